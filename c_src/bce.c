@@ -1,0 +1,238 @@
+/* The entry point: validate, lay out, dispatch. */
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "bce_internal.h"
+
+static const char *const operand_names[BCE_OPERANDS] = {"logits", "targets", "weight", "pos_weight"};
+static const char *const result_names[BCE_RESULTS] = {"loss",      "gradient", "curvature",
+                                                      "d_targets", "d_weight", "d_pos_weight"};
+static const char *const dtype_names[] = {"float64", "float32", "float16", "bfloat16", "int64",
+                                          "int32",   "int16",   "int8",    "uint8",    "bool"};
+
+static bce_status fail(char *message, bce_status status, const char *format, ...)
+{
+    if (message != NULL) {
+        va_list values;
+        va_start(values, format);
+        vsnprintf(message, BCE_MESSAGE_SIZE, format, values);
+        va_end(values);
+    }
+    return status;
+}
+
+/* A shape as Python prints a tuple. */
+typedef char shape_text[160];
+
+static const char *format_shape(shape_text text, int ndim, const int64_t *shape)
+{
+    size_t used = 0, room = sizeof(shape_text);
+    used += (size_t)snprintf(text, room, "(");
+    for (int d = 0; d < ndim; d++) {
+        if (used + 32 > room) {
+            snprintf(text + used, room - used, "...)");
+            return text;
+        }
+        used += (size_t)snprintf(text + used, room - used, d > 0 ? ", %" PRId64 : "%" PRId64, shape[d]);
+    }
+    snprintf(text + used, room - used, ndim == 1 ? ",)" : ")");
+    return text;
+}
+
+static bool is_floating(bce_dtype dtype)
+{
+    return dtype >= BCE_FLOAT64 && dtype <= BCE_BFLOAT16;
+}
+
+static bce_status check_array(const char *name, const bce_array *array, bool floating, char *message)
+{
+    if (array->ndim < 0 || array->ndim > BCE_MAX_DIMENSIONS)
+        return fail(message, BCE_ERROR_SHAPE, "%s has %d dimensions, wants 0 to %d", name, array->ndim, BCE_MAX_DIMENSIONS);
+    if (array->ndim > 0 && (array->shape == NULL || array->strides == NULL))
+        return fail(message, BCE_ERROR_ARGUMENT, "%s has no shape or no strides", name);
+    if ((int)array->dtype < BCE_FLOAT64 || array->dtype > BCE_BOOL)
+        return fail(message, BCE_ERROR_DTYPE, "%s has the unknown dtype %d", name, (int)array->dtype);
+    if (floating && !is_floating(array->dtype))
+        return fail(message, BCE_ERROR_DTYPE, "%s has dtype %s, wants float64, float32, float16 or bfloat16", name,
+                    dtype_names[array->dtype]);
+    int64_t count = 1;
+    bool empty = false;
+    for (int d = 0; d < array->ndim; d++) {
+        if (array->shape[d] < 0)
+            return fail(message, BCE_ERROR_SHAPE, "%s has the negative dimension %" PRId64, name, array->shape[d]);
+        empty |= array->shape[d] == 0;
+    }
+    for (int d = 0; d < array->ndim && !empty; d++) {
+        if (count > INT64_MAX / 8 / array->shape[d])
+            return fail(message, BCE_ERROR_SHAPE, "%s has more elements than fit in memory", name);
+        count *= array->shape[d];
+    }
+    if (array->data == NULL && !empty)
+        return fail(message, BCE_ERROR_ARGUMENT, "%s has no data", name);
+    return BCE_OK;
+}
+
+static bool same_shape(const bce_array *a, const bce_array *b)
+{
+    bool same = a->ndim == b->ndim;
+    for (int d = 0; same && d < a->ndim; d++)
+        same = a->shape[d] == b->shape[d];
+    return same;
+}
+
+static bce_status check_same_shape(const char *name, const bce_array *array, const bce_array *logits, char *message)
+{
+    shape_text got, want;
+    if (!same_shape(array, logits))
+        return fail(message, BCE_ERROR_SHAPE, "%s of shape %s must have the logits' shape %s", name,
+                    format_shape(got, array->ndim, array->shape), format_shape(want, logits->ndim, logits->shape));
+    return BCE_OK;
+}
+
+/* The dimension of array that meets dimension d of the logits, or -1. */
+static int aligned(const bce_array *array, const bce_array *logits, int d)
+{
+    int k = d - (logits->ndim - array->ndim);
+    return k < 0 ? -1 : k;
+}
+
+static bce_status check_broadcast(const char *name, const bce_array *array, const bce_array *logits, char *message)
+{
+    shape_text got, want;
+    bool fits = true, enlarges = array->ndim > logits->ndim;
+    for (int d = 0; d < logits->ndim; d++) {
+        int k = aligned(array, logits, d);
+        if (k < 0 || array->shape[k] == 1 || array->shape[k] == logits->shape[d])
+            continue;
+        if (logits->shape[d] == 1)
+            enlarges = true;
+        else
+            fits = false;
+    }
+    if (fits && !enlarges)
+        return BCE_OK;
+    return fail(message, BCE_ERROR_SHAPE, fits ? "%s of shape %s would enlarge the logits' shape %s"
+                                               : "%s of shape %s does not broadcast to the logits' shape %s",
+                name, format_shape(got, array->ndim, array->shape), format_shape(want, logits->ndim, logits->shape));
+}
+
+/* The dimensions of the logits that have more than one element, those of the longest strides first: the order in which
+   their memory lies, so that a Fortran-ordered array is walked as fast as a C-ordered one. */
+static int memory_order(const bce_array *logits, int order[BCE_MAX_DIMENSIONS])
+{
+    int n = 0;
+    for (int d = 0; d < logits->ndim; d++) {
+        if (logits->shape[d] == 1)
+            continue;
+        int64_t stride = logits->strides[d];
+        uint64_t reach = stride < 0 ? -(uint64_t)stride : (uint64_t)stride;
+        int at = n++;
+        for (; at > 0; at--) {
+            int64_t other = logits->strides[order[at - 1]];
+            if ((other < 0 ? -(uint64_t)other : (uint64_t)other) >= reach)
+                break;
+            order[at] = order[at - 1];
+        }
+        order[at] = d;
+    }
+    return n;
+}
+
+static void lay_out(bce_view *view, const bce_array *array, const bce_array *logits, int n, const int *order)
+{
+    view->data = array->data;
+    view->dtype = array->dtype;
+    view->ndim = 0;
+    for (int i = 0; i < n; i++) {
+        int64_t size = logits->shape[order[i]];
+        int k = aligned(array, logits, order[i]);
+        int64_t stride = k < 0 || array->shape[k] == 1 ? 0 : array->strides[k];
+        int last = view->ndim - 1;
+        if (view->ndim > 0 && view->strides[last] == size * stride) {
+            view->shape[last] *= size;
+            view->strides[last] = stride;
+        } else {
+            view->shape[view->ndim] = size;
+            view->strides[view->ndim] = stride;
+            view->ndim++;
+        }
+    }
+    if (view->ndim == 0) {
+        view->shape[0] = 1;
+        view->strides[0] = 0;
+        view->ndim = 1;
+    }
+}
+
+bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message)
+{
+    if (arguments == NULL || results == NULL)
+        return fail(message, BCE_ERROR_ARGUMENT, "%s is NULL", arguments == NULL ? "arguments" : "results");
+    const bce_array *logits = &arguments->logits;
+    const bce_array *operands[BCE_OPERANDS] = {logits, &arguments->targets, arguments->weight, arguments->pos_weight};
+    const bce_array *wanted[BCE_RESULTS] = {results->loss,      results->gradient, results->curvature,
+                                            results->d_targets, results->d_weight, results->d_pos_weight};
+    bce_reduction reduction = arguments->reduction;
+    bool elementwise = reduction == BCE_NONE;
+    bce_status status;
+    if ((int)reduction < BCE_NONE || reduction > BCE_SUM)
+        return fail(message, BCE_ERROR_ARGUMENT, "reduction is %d, wants BCE_NONE, BCE_MEAN or BCE_SUM", (int)reduction);
+    if (!(arguments->label_smoothing >= 0.0 && arguments->label_smoothing <= 1.0))
+        return fail(message, BCE_ERROR_ARGUMENT, "label_smoothing is %g, wants a number in [0, 1]",
+                    arguments->label_smoothing);
+    for (int k = 0; k < BCE_OPERANDS; k++)
+        if (operands[k] != NULL && (status = check_array(operand_names[k], operands[k], k == BCE_LOGITS, message)))
+            return status;
+    if ((status = check_same_shape("targets", &arguments->targets, logits, message)))
+        return status;
+    for (int k = BCE_WEIGHT; k <= BCE_POS_WEIGHT; k++)
+        if (operands[k] != NULL && (status = check_broadcast(operand_names[k], operands[k], logits, message)))
+            return status;
+    for (int k = 0; k < BCE_RESULTS; k++) {
+        if (wanted[k] == NULL)
+            continue;
+        if ((status = check_array(result_names[k], wanted[k], true, message)))
+            return status;
+        if (k == BCE_LOSS && !elementwise) {
+            shape_text got;
+            if (wanted[k]->ndim != 0)
+                return fail(message, BCE_ERROR_SHAPE, "loss of shape %s must be 0-d under this reduction",
+                            format_shape(got, wanted[k]->ndim, wanted[k]->shape));
+        } else if ((status = check_same_shape(result_names[k], wanted[k], logits, message))) {
+            return status;
+        }
+    }
+
+    bce_plan plan;
+    int order[BCE_MAX_DIMENSIONS];
+    int n = memory_order(logits, order);
+    plan.count = 1;
+    for (int d = 0; d < logits->ndim; d++)
+        plan.count *= logits->shape[d];
+    plan.label_smoothing = arguments->label_smoothing;
+    plan.divisor = reduction == BCE_MEAN && plan.count > 0 ? (double)plan.count : 1.0;
+    for (int k = 0; k < BCE_OPERANDS; k++) {
+        plan.present[k] = operands[k] != NULL;
+        if (plan.present[k])
+            lay_out(&plan.operands[k], operands[k], logits, n, order);
+    }
+    for (int k = 0; k < BCE_RESULTS; k++) {
+        plan.wanted[k] = wanted[k] != NULL && (k != BCE_LOSS || elementwise);
+        if (plan.wanted[k])
+            lay_out(&plan.results[k], wanted[k], logits, n, order);
+    }
+    plan.sum = results->partial != NULL || (results->loss != NULL && !elementwise);
+
+    bce_partial partial;
+    memset(&partial, 0, sizeof partial);
+    if (plan.count > 0)
+        bce_run_scalar(&plan, 0, plan.count, &partial);
+    bce_partial_normalize(&partial);
+    if (results->partial != NULL)
+        bce_partial_merge(results->partial, &partial);
+    if (results->loss != NULL && !elementwise)
+        return bce_partial_round(&partial, reduction, results->loss->dtype, results->loss->data);
+    return BCE_OK;
+}

@@ -1,0 +1,48 @@
+/* What the parts of the core share. No binding includes this. */
+
+#ifndef BCE_INTERNAL_H
+#define BCE_INTERNAL_H
+
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "bce.h"
+
+enum { BCE_LOGITS, BCE_TARGETS, BCE_WEIGHT, BCE_POS_WEIGHT, BCE_OPERANDS };
+enum { BCE_LOSS, BCE_GRADIENT, BCE_CURVATURE, BCE_D_TARGETS, BCE_D_WEIGHT, BCE_D_POS_WEIGHT, BCE_RESULTS };
+
+/* An array over the common shape, with neighbouring dimensions merged wherever its own strides allow: a contiguous array
+   has one dimension, a broadcast number one of stride 0. */
+typedef struct {
+    char *data;
+    bce_dtype dtype;
+    int ndim;
+    int64_t shape[BCE_MAX_DIMENSIONS];
+    int64_t strides[BCE_MAX_DIMENSIONS];
+} bce_view;
+
+typedef struct {
+    int64_t count;               /* elements of the common shape */
+    bool present[BCE_OPERANDS];
+    bool wanted[BCE_RESULTS];    /* loss: elementwise */
+    bool sum;
+    bce_view operands[BCE_OPERANDS];
+    bce_view results[BCE_RESULTS];
+    double label_smoothing;
+    double divisor;              /* of the derivatives */
+} bce_plan;
+
+/* Evaluate the elements begin <= i < end and add their losses to the partial sum. */
+typedef void bce_run(const bce_plan *plan, int64_t begin, int64_t end, bce_partial *partial);
+bce_run bce_run_scalar;
+
+/* Round a number once to dtype, which is floating. */
+void bce_store_number(bce_dtype dtype, double number, void *result);
+
+/* Add a finite number, leaving carries to bce_partial_normalize, which is due after at most 2^30 of them. */
+void bce_partial_deposit(bce_partial *partial, double number);
+void bce_partial_normalize(bce_partial *partial);
+
+#endif
