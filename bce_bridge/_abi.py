@@ -1,0 +1,74 @@
+"""The C core as Python sees it: arrays described by address, dtype, shape and strides in; status codes out as exceptions.
+
+Knows neither NumPy nor torch, and imports only the compiled extension. core.py and the torch layer describe their arrays
+to it and keep them alive during the call. The call releases the GIL.
+"""
+
+from typing import NamedTuple
+
+from bce_bridge._core import ffi, lib
+
+DTYPES = {
+    name: getattr(lib, f"BCE_{name.upper()}")
+    for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+}
+REDUCTIONS = {"none": lib.BCE_NONE, "mean": lib.BCE_MEAN, "sum": lib.BCE_SUM}
+VERSION = ffi.string(lib.BCE_VERSION).decode()
+
+_EXCEPTIONS = {lib.BCE_ERROR_ARGUMENT: ValueError, lib.BCE_ERROR_DTYPE: TypeError, lib.BCE_ERROR_SHAPE: ValueError}
+
+
+class Array(NamedTuple):
+    """Somebody else's memory: the address, a name in DTYPES, the shape in elements and the strides in bytes."""
+
+    address: int
+    dtype: str
+    shape: tuple
+    strides: tuple
+
+
+def reduction_code(reduction):
+    try:
+        return REDUCTIONS[reduction]
+    except (KeyError, TypeError):
+        raise ValueError(f"reduction is {reduction!r}, wants 'none', 'mean' or 'sum'") from None
+
+
+def _fill(target, array, alive):
+    target.data = ffi.cast("void *", array.address)
+    target.dtype = DTYPES[array.dtype]
+    target.ndim = len(array.shape)
+    target.shape = shape = ffi.new("int64_t[]", array.shape)
+    target.strides = strides = ffi.new("int64_t[]", array.strides)
+    alive += (shape, strides)
+
+
+def _pointer(array, alive):
+    if array is None:
+        return ffi.NULL
+    pointer = ffi.new("bce_array *")
+    _fill(pointer, array, alive)
+    alive.append(pointer)
+    return pointer
+
+
+def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, **results):
+    """Compute the wanted results in one pass, into the Arrays given by their names in bce_results.
+
+    Raises ValueError or TypeError with the core's message, which names the argument, what it got and what it wants.
+    """
+    alive = []
+    arguments = ffi.new("bce_arguments *")
+    _fill(arguments.logits, logits, alive)
+    _fill(arguments.targets, targets, alive)
+    arguments.weight = _pointer(weight, alive)
+    arguments.pos_weight = _pointer(pos_weight, alive)
+    arguments.label_smoothing = label_smoothing
+    arguments.reduction = reduction_code(reduction)
+    wanted = ffi.new("bce_results *")
+    for name, array in results.items():
+        setattr(wanted, name, _pointer(array, alive))
+    message = ffi.new("char[]", lib.BCE_MESSAGE_SIZE)
+    status = lib.bce_evaluate(arguments, wanted, message)
+    if status != lib.BCE_OK:
+        raise _EXCEPTIONS[status](ffi.string(message).decode())

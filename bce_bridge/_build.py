@@ -1,0 +1,35 @@
+"""Build bce_bridge._core from c_src/ with cffi, in out-of-line API mode. Run by setuptools."""
+
+import re
+from pathlib import Path
+
+from cffi import FFI
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "c_src"
+
+
+def declarations():
+    """The public header as cffi's parser wants it: no preprocessor lines, no extern "C"; the numbers written out."""
+    header = (SOURCES / "bce.h").read_text(encoding="utf-8")
+    constants = dict(re.findall(r"^#define (\w+) (\d+)$", header, re.MULTILINE))
+    body = header[header.index("typedef enum") : header.rindex("#ifdef __cplusplus")]
+    body = re.sub(r"^#.*$", "", body, flags=re.MULTILINE)
+    for name, value in constants.items():
+        body = re.sub(rf"\b{name}\b", value, body)
+    return body + "".join(f"#define {name} ...\n" for name in constants) + "static char *const BCE_VERSION;\n"
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(declarations())
+ffibuilder.set_source(
+    "bce_bridge._core",
+    '#include "bce.h"',
+    sources=sorted(path.relative_to(ROOT).as_posix() for path in SOURCES.glob("*.c")),
+    depends=sorted(path.relative_to(ROOT).as_posix() for path in SOURCES.iterdir() if path.suffix in {".h", ".inc"}),
+    include_dirs=["c_src"],
+    py_limited_api=True,
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)
