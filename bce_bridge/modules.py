@@ -1,0 +1,39 @@
+"""torch.nn.BCEWithLogitsLoss on the C core. Imports torch and the functional layer."""
+
+import torch
+
+from bce_bridge.functional import binary_cross_entropy_with_logits
+
+
+class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
+    """torch.nn.BCEWithLogitsLoss, computed by bce_bridge.binary_cross_entropy_with_logits: see there.
+
+    The arguments, buffers, state_dict and repr are torch's; label_smoothing and backend are attributes.
+    """
+
+    def __init__(
+        self,
+        weight=None,
+        size_average=None,
+        reduce=None,
+        reduction="mean",
+        pos_weight=None,
+        *,
+        label_smoothing=0.0,
+        backend="auto",
+    ):
+        super().__init__(weight, size_average, reduce, reduction, pos_weight)
+        self.label_smoothing = label_smoothing
+        self.backend = backend
+
+    def forward(self, input, target):
+        """The loss of logits and targets of one shape."""
+        return binary_cross_entropy_with_logits(
+            input,
+            target,
+            self.weight,
+            reduction=self.reduction,
+            pos_weight=self.pos_weight,
+            label_smoothing=self.label_smoothing,
+            backend=self.backend,
+        )
