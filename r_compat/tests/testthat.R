@@ -1,0 +1,4 @@
+library(testthat)
+library(bcebridge)
+
+test_check("bcebridge")

@@ -1,0 +1,21 @@
+# Oracles that nobody here wrote: R's own nmath, which takes the logarithm of the logistic function without forming it.
+nmath_loss <- function(x, y, w = 1, p = 1) {
+  -w * (p * y * plogis(x, log.p = TRUE) + (1 - y) * plogis(x, lower.tail = FALSE, log.p = TRUE))
+}
+
+nmath_gradient <- function(x, y, w = 1, p = 1) w * ((1 - y) * plogis(x) - p * y * plogis(-x))
+
+# |got - want| in units in the last place of the size of the terms, which is that of want where they do not cancel.
+ulp_error <- function(got, want, size = want) {
+  error <- abs(got - want) / 2^pmax(floor(log2(abs(size))) - 52, -1074)
+  max(ifelse(got == want, 0, error))
+}
+
+elementwise <- function(...) bce_with_logits(..., reduction = "none", gradient = TRUE)
+
+gradient_of <- function(loss) attr(loss, "gradient")
+
+# The message of the bce_bridge_error that is raised.
+refusal <- function(expression) {
+  conditionMessage(expect_error(expression, class = "bce_bridge_error"))
+}

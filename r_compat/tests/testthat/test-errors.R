@@ -1,0 +1,99 @@
+test_that("a target of another shape is refused, not recycled", {
+  expect_match(refusal(bce_with_logits(1:6, 1)), "target of shape (1) must have the input's shape (6)", fixed = TRUE)
+  expect_match(refusal(bce_with_logits(1, 1:6)), "target of shape (6) must have the input's shape (1)", fixed = TRUE)
+  message <- refusal(bce_with_logits(matrix(0, 3, 1), c(1, 0, 1)))
+  expect_match(message, "target of shape (3) must have the input's shape (3, 1): a vector without dim", fixed = TRUE)
+})
+
+test_that("a weight that does not broadcast, or would enlarge the result, is refused by its name", {
+  x <- matrix(0, 4, 3)
+  expect_match(
+    refusal(bce_with_logits(x, x, weight = 1:4)),
+    "weight of shape (4) does not broadcast to the input's shape (4, 3)",
+    fixed = TRUE
+  )
+  expect_match(
+    refusal(bce_with_logits(1:4, 1:4, pos_weight = matrix(1, 4))),
+    "pos_weight of shape (4, 1) would enlarge the input's shape (4)",
+    fixed = TRUE
+  )
+  expect_match(refusal(bce_with_logits(1, 1, weight = 1:2)), "weight of shape (2) would enlarge", fixed = TRUE)
+  expect_match(refusal(bce_with_logits(1, 1, weight = numeric(0))), "weight of shape (0)", fixed = TRUE)
+})
+
+test_that("whatever is no plain numbers is refused as each operand, with the way to numbers", {
+  bad <- list(
+    "of class factor.*== \"yes\"" = factor("yes"),
+    "of class ordered.*== \"yes\"" = ordered("yes"),
+    "of class data.frame.*as.matrix" = data.frame(x = 1),
+    "of class integer64.*as.numeric.*bit64" = structure(4.94065645841247e-324, class = "integer64"),
+    "of class torch_tensor.*as_array" = structure(list(), class = c("torch_tensor", "R7")),
+    "of class Date" = as.Date("2020-01-01"),
+    "of class POSIXlt" = as.POSIXlt("2020-01-01", tz = "UTC"),
+    "of class difftime" = as.difftime(1, units = "secs"),
+    "of class table" = table(1),
+    "of type character.*as.numeric" = "1",
+    "of type complex.*Re" = 1i,
+    "of type list.*unlist" = list(1),
+    "of type raw.*as.integer" = as.raw(1),
+    "of type closure" = function(x) x,
+    "of type environment" = globalenv()
+  )
+  operands <- list(input = 1, target = 1, weight = 1, pos_weight = 1)
+  for (pattern in names(bad)) {
+    for (name in names(operands)) {
+      expect_match(
+        refusal(do.call(bce_with_logits, replace(operands, name, bad[pattern]))),
+        paste0("^", name, " is ", pattern)
+      )
+    }
+  }
+  expect_match(refusal(bce_with_logits(NULL, 1)), "^input is NULL, wants a numeric")
+  expect_match(refusal(bce_with_logits(1, NULL)), "^target is NULL, wants a numeric")
+})
+
+test_that("logical logits are taken for what they are, targets in the wrong place", {
+  expect_match(refusal(bce_with_logits(c(TRUE, FALSE), c(1, -2))), "wrong way round")
+})
+
+test_that("NA of any type is refused with its first position, never taken for a number or for NaN", {
+  operands <- list(input = c(1, 2, 3), target = c(0, 1, 1), weight = c(1, 1, 1), pos_weight = c(2, 2, 2))
+  for (name in names(operands)) {
+    expect_match(
+      refusal(do.call(bce_with_logits, replace(operands, name, list(c(NaN, NA, NA))))),
+      paste(name, "is NA at [2], wants numbers"),
+      fixed = TRUE
+    )
+  }
+  expect_match(refusal(bce_with_logits(1:2, c(1L, NA))), "target is NA at [2]", fixed = TRUE)
+  expect_match(refusal(bce_with_logits(1:2, c(NA, TRUE))), "target is NA at [1]", fixed = TRUE)
+  expect_match(refusal(bce_with_logits(c(NA, 1L), 0:1)), "input is NA at [1]", fixed = TRUE)
+  x <- matrix(0, 2, 3)
+  expect_match(refusal(bce_with_logits(x, replace(x, 4, NA))), "target is NA at [2, 2]", fixed = TRUE)
+})
+
+test_that("an unknown reduction is refused in the words of match.arg, when the loss is called", {
+  expect_match(refusal(bce_with_logits(1, 1, reduction = "foo")), "^reduction is \"foo\": 'arg' should be one of")
+  nnf <- nnf_binary_cross_entropy_with_logits
+  expect_match(refusal(nnf(1, 1, reduction = 3)), "^reduction is 3: 'arg' must be NULL or")
+  expect_match(refusal(nnf(1, 1, reduction = c("a", "b"))), "'arg' must be of length 1")
+  expect_match(refusal(nn_bce_with_logits_loss(reduction = "foo")(1, 1)), "'arg' should be one of")
+})
+
+test_that("gradient is a flag", {
+  for (bad in list(NA, "yes", 1, NULL, c(TRUE, TRUE))) {
+    expect_match(refusal(bce_with_logits(1, 1, gradient = bad)), "^gradient is .*, wants TRUE or FALSE$")
+  }
+})
+
+test_that("more dimensions than the core has are refused, not written past", {
+  x <- array(0, rep(1, 65))
+  expect_match(refusal(bce_with_logits(x, x)), "input has 65 dimensions")
+})
+
+test_that("an error is raised in the name of the user's call", {
+  call_of <- function(expression) conditionCall(tryCatch(expression, bce_bridge_error = identity))
+  expect_identical(call_of(bce_with_logits("a", 1)), quote(bce_with_logits("a", 1)))
+  loss <- nn_bce_with_logits_loss()
+  expect_identical(call_of(loss("a", 1)), quote(loss("a", 1)))
+})
