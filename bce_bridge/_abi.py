@@ -15,7 +15,12 @@ DTYPES = {
 REDUCTIONS = {"none": lib.BCE_NONE, "mean": lib.BCE_MEAN, "sum": lib.BCE_SUM}
 VERSION = ffi.string(lib.BCE_VERSION).decode()
 
-_EXCEPTIONS = {lib.BCE_ERROR_ARGUMENT: ValueError, lib.BCE_ERROR_DTYPE: TypeError, lib.BCE_ERROR_SHAPE: ValueError}
+_EXCEPTIONS = {
+    lib.BCE_ERROR_ARGUMENT: ValueError,
+    lib.BCE_ERROR_DTYPE: TypeError,
+    lib.BCE_ERROR_SHAPE: ValueError,
+    lib.BCE_ERROR_ISA: RuntimeError,
+}
 
 
 class Array(NamedTuple):
@@ -52,6 +57,14 @@ def _pointer(array, alive):
     return pointer
 
 
+def call(function, *arguments):
+    """Call a function of the core that takes a message last and returns a status; raise what that status stands for."""
+    message = ffi.new("char[]", lib.BCE_MESSAGE_SIZE)
+    status = function(*arguments, message)
+    if status != lib.BCE_OK:
+        raise _EXCEPTIONS[status](ffi.string(message).decode())
+
+
 def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, **results):
     """Compute the wanted results in one pass, into the Arrays given by their names in bce_results.
 
@@ -68,7 +81,4 @@ def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, **
     wanted = ffi.new("bce_results *")
     for name, array in results.items():
         setattr(wanted, name, _pointer(array, alive))
-    message = ffi.new("char[]", lib.BCE_MESSAGE_SIZE)
-    status = lib.bce_evaluate(arguments, wanted, message)
-    if status != lib.BCE_OK:
-        raise _EXCEPTIONS[status](ffi.string(message).decode())
+    call(lib.bce_evaluate, arguments, wanted)

@@ -12,7 +12,7 @@ static const char *const result_names[BCE_RESULTS] = {"loss",      "gradient", "
 static const char *const dtype_names[] = {"float64", "float32", "float16", "bfloat16", "int64",
                                           "int32",   "int16",   "int8",    "uint8",    "bool"};
 
-static bce_status fail(char *message, bce_status status, const char *format, ...)
+bce_status bce_fail(char *message, bce_status status, const char *format, ...)
 {
     if (message != NULL) {
         va_list values;
@@ -49,28 +49,28 @@ static bool is_floating(bce_dtype dtype)
 static bce_status check_array(const char *name, const bce_array *array, bool floating, char *message)
 {
     if (array->ndim < 0 || array->ndim > BCE_MAX_DIMENSIONS)
-        return fail(message, BCE_ERROR_SHAPE, "%s has %d dimensions, wants 0 to %d", name, array->ndim, BCE_MAX_DIMENSIONS);
+        return bce_fail(message, BCE_ERROR_SHAPE, "%s has %d dimensions, wants 0 to %d", name, array->ndim, BCE_MAX_DIMENSIONS);
     if (array->ndim > 0 && (array->shape == NULL || array->strides == NULL))
-        return fail(message, BCE_ERROR_ARGUMENT, "%s has no shape or no strides", name);
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "%s has no shape or no strides", name);
     if ((int)array->dtype < BCE_FLOAT64 || array->dtype > BCE_BOOL)
-        return fail(message, BCE_ERROR_DTYPE, "%s has the unknown dtype %d", name, (int)array->dtype);
+        return bce_fail(message, BCE_ERROR_DTYPE, "%s has the unknown dtype %d", name, (int)array->dtype);
     if (floating && !is_floating(array->dtype))
-        return fail(message, BCE_ERROR_DTYPE, "%s has dtype %s, wants float64, float32, float16 or bfloat16", name,
+        return bce_fail(message, BCE_ERROR_DTYPE, "%s has dtype %s, wants float64, float32, float16 or bfloat16", name,
                     dtype_names[array->dtype]);
     int64_t count = 1;
     bool empty = false;
     for (int d = 0; d < array->ndim; d++) {
         if (array->shape[d] < 0)
-            return fail(message, BCE_ERROR_SHAPE, "%s has the negative dimension %" PRId64, name, array->shape[d]);
+            return bce_fail(message, BCE_ERROR_SHAPE, "%s has the negative dimension %" PRId64, name, array->shape[d]);
         empty |= array->shape[d] == 0;
     }
     for (int d = 0; d < array->ndim && !empty; d++) {
         if (count > INT64_MAX / 8 / array->shape[d])
-            return fail(message, BCE_ERROR_SHAPE, "%s has more elements than fit in memory", name);
+            return bce_fail(message, BCE_ERROR_SHAPE, "%s has more elements than fit in memory", name);
         count *= array->shape[d];
     }
     if (array->data == NULL && !empty)
-        return fail(message, BCE_ERROR_ARGUMENT, "%s has no data", name);
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "%s has no data", name);
     return BCE_OK;
 }
 
@@ -86,7 +86,7 @@ static bce_status check_same_shape(const char *name, const bce_array *array, con
 {
     shape_text got, want;
     if (!same_shape(array, logits))
-        return fail(message, BCE_ERROR_SHAPE, "%s of shape %s must have the logits' shape %s", name,
+        return bce_fail(message, BCE_ERROR_SHAPE, "%s of shape %s must have the logits' shape %s", name,
                     format_shape(got, array->ndim, array->shape), format_shape(want, logits->ndim, logits->shape));
     return BCE_OK;
 }
@@ -113,7 +113,7 @@ static bce_status check_broadcast(const char *name, const bce_array *array, cons
     }
     if (fits && !enlarges)
         return BCE_OK;
-    return fail(message, BCE_ERROR_SHAPE, fits ? "%s of shape %s would enlarge the logits' shape %s"
+    return bce_fail(message, BCE_ERROR_SHAPE, fits ? "%s of shape %s would enlarge the logits' shape %s"
                                                : "%s of shape %s does not broadcast to the logits' shape %s",
                 name, format_shape(got, array->ndim, array->shape), format_shape(want, logits->ndim, logits->shape));
 }
@@ -169,7 +169,7 @@ static void lay_out(bce_view *view, const bce_array *array, const bce_array *log
 bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message)
 {
     if (arguments == NULL || results == NULL)
-        return fail(message, BCE_ERROR_ARGUMENT, "%s is NULL", arguments == NULL ? "arguments" : "results");
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "%s is NULL", arguments == NULL ? "arguments" : "results");
     const bce_array *logits = &arguments->logits;
     const bce_array *operands[BCE_OPERANDS] = {logits, &arguments->targets, arguments->weight, arguments->pos_weight};
     const bce_array *wanted[BCE_RESULTS] = {results->loss,      results->gradient, results->curvature,
@@ -178,9 +178,9 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
     bool elementwise = reduction == BCE_NONE;
     bce_status status;
     if ((int)reduction < BCE_NONE || reduction > BCE_SUM)
-        return fail(message, BCE_ERROR_ARGUMENT, "reduction is %d, wants BCE_NONE, BCE_MEAN or BCE_SUM", (int)reduction);
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "reduction is %d, wants BCE_NONE, BCE_MEAN or BCE_SUM", (int)reduction);
     if (!(arguments->label_smoothing >= 0.0 && arguments->label_smoothing <= 1.0))
-        return fail(message, BCE_ERROR_ARGUMENT, "label_smoothing is %g, wants a number in [0, 1]",
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "label_smoothing is %g, wants a number in [0, 1]",
                     arguments->label_smoothing);
     for (int k = 0; k < BCE_OPERANDS; k++)
         if (operands[k] != NULL && (status = check_array(operand_names[k], operands[k], k == BCE_LOGITS, message)))
@@ -198,12 +198,16 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
         if (k == BCE_LOSS && !elementwise) {
             shape_text got;
             if (wanted[k]->ndim != 0)
-                return fail(message, BCE_ERROR_SHAPE, "loss of shape %s must be 0-d under this reduction",
+                return bce_fail(message, BCE_ERROR_SHAPE, "loss of shape %s must be 0-d under this reduction",
                             format_shape(got, wanted[k]->ndim, wanted[k]->shape));
         } else if ((status = check_same_shape(result_names[k], wanted[k], logits, message))) {
             return status;
         }
     }
+
+    bce_run *run;
+    if ((status = bce_current_run(&run, message)))
+        return status;
 
     bce_plan plan;
     int order[BCE_MAX_DIMENSIONS];
@@ -223,13 +227,16 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
         if (plan.wanted[k])
             lay_out(&plan.results[k], wanted[k], logits, n, order);
     }
+    plan.sigmoids = BCE_SIGMOIDS_NONE;
+    for (int k = BCE_GRADIENT; k <= BCE_CURVATURE; k++)
+        if (plan.wanted[k] && plan.sigmoids != BCE_SIGMOIDS_WIDE)
+            plan.sigmoids = wanted[k]->dtype == BCE_FLOAT64 ? BCE_SIGMOIDS_WIDE : BCE_SIGMOIDS_NARROW;
     plan.sum = results->partial != NULL || (results->loss != NULL && !elementwise);
 
     bce_partial partial;
     memset(&partial, 0, sizeof partial);
     if (plan.count > 0)
-        bce_run_scalar(&plan, 0, plan.count, &partial);
-    bce_partial_normalize(&partial);
+        bce_run_on_threads(run, &plan, &partial);
     if (results->partial != NULL)
         bce_partial_merge(results->partial, &partial);
     if (results->loss != NULL && !elementwise)

@@ -11,7 +11,7 @@
    even at an infinite logit; NaN in any operand gives NaN. A sum is the correctly rounded sum of the float64 element losses,
    a mean that exact sum divided by the number of elements and rounded once, so neither depends on the order of the elements.
 
-   Every function is thread-safe, returns a bce_status where it can fail, and neither prints nor aborts. */
+   The only global state is the instruction set and the number of threads. Every function is thread-safe, returns a bce_status where it can fail, and neither prints nor aborts. */
 
 #ifndef BCE_H
 #define BCE_H
@@ -26,12 +26,14 @@ extern "C" {
 #define BCE_VERSION "0.1.0"
 #define BCE_MAX_DIMENSIONS 64
 #define BCE_MESSAGE_SIZE 512
+#define BCE_MAX_THREADS 1024
 
 typedef enum {
     BCE_OK = 0,
     BCE_ERROR_ARGUMENT,  /* a null pointer, an unknown enumerator, a number out of its range */
     BCE_ERROR_DTYPE,     /* an element type that this operand or result cannot have */
-    BCE_ERROR_SHAPE      /* shapes that differ, do not broadcast, or hold more elements than 2^63 - 1 */
+    BCE_ERROR_SHAPE,     /* shapes that differ, do not broadcast, or hold more elements than 2^63 - 1 */
+    BCE_ERROR_ISA        /* an instruction set that this machine or this build does not have */
 } bce_status;
 
 typedef enum {
@@ -95,6 +97,21 @@ void bce_partial_merge(bce_partial *partial, const bce_partial *other);
 
 /* The sum, or with BCE_MEAN the sum divided by the count (NaN if that is 0), rounded once to dtype, written to result. */
 bce_status bce_partial_round(const bce_partial *partial, bce_reduction reduction, bce_dtype dtype, void *result);
+
+/* The instruction set in use: "avx512", "avx2", "neon" or "scalar". Until bce_set_isa is called it is what the environment
+   variable BCE_BRIDGE_ISA names at the first call of any function that needs it, else the widest of the machine. All give the
+   same bits. NULL in bce_set_isa chooses the widest. */
+bce_status bce_set_isa(const char *name, char *message);
+bce_status bce_get_isa(const char **name, char *message);
+
+/* The instruction sets of this build, by index from 0; NULL past the last. Whether the machine has it. */
+const char *bce_isa_name(int index);
+int bce_isa_supported(int index);
+
+/* The largest number of threads that one call uses: 1 to BCE_MAX_THREADS; below 1, the default: the environment variable
+   BCE_BRIDGE_NUM_THREADS, else the number of processors. Results do not depend on it. */
+void bce_set_num_threads(int n);
+int bce_get_num_threads(void);
 
 #ifdef __cplusplus
 }

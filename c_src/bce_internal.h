@@ -10,6 +10,13 @@
 
 #include "bce.h"
 
+/* The instruction sets that this compiler can be told to use inside a source file. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define BCE_X86_64 1
+#elif defined(__aarch64__) && defined(__GNUC__)
+#define BCE_AARCH64 1
+#endif
+
 enum { BCE_LOGITS, BCE_TARGETS, BCE_WEIGHT, BCE_POS_WEIGHT, BCE_OPERANDS };
 enum { BCE_LOSS, BCE_GRADIENT, BCE_CURVATURE, BCE_D_TARGETS, BCE_D_WEIGHT, BCE_D_POS_WEIGHT, BCE_RESULTS };
 
@@ -23,11 +30,15 @@ typedef struct {
     int64_t strides[BCE_MAX_DIMENSIONS];
 } bce_view;
 
+/* How accurate the sigmoids must be: only a float64 derivative needs the last bits. */
+typedef enum { BCE_SIGMOIDS_NONE, BCE_SIGMOIDS_NARROW, BCE_SIGMOIDS_WIDE } bce_sigmoids_kind;
+
 typedef struct {
     int64_t count;               /* elements of the common shape */
     bool present[BCE_OPERANDS];
     bool wanted[BCE_RESULTS];    /* loss: elementwise */
     bool sum;
+    bce_sigmoids_kind sigmoids;
     bce_view operands[BCE_OPERANDS];
     bce_view results[BCE_RESULTS];
     double label_smoothing;
@@ -36,7 +47,16 @@ typedef struct {
 
 /* Evaluate the elements begin <= i < end and add their losses to the partial sum. */
 typedef void bce_run(const bce_plan *plan, int64_t begin, int64_t end, bce_partial *partial);
-bce_run bce_run_scalar;
+bce_run bce_run_scalar, bce_run_avx2, bce_run_avx512, bce_run_neon;
+
+/* The path in use. BCE_ERROR_ISA, with a message, if BCE_BRIDGE_ISA names one that this machine or build has not. */
+bce_status bce_current_run(bce_run **run, char *message);
+
+/* Evaluate all elements of the plan on as many threads as bce_set_num_threads allows and their number is worth. */
+void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_partial *partial);
+
+/* Write the text, made as printf makes it, to message unless that is NULL; return status. */
+bce_status bce_fail(char *message, bce_status status, const char *format, ...);
 
 /* Round a number once to dtype, which is floating. */
 void bce_store_number(bce_dtype dtype, double number, void *result);

@@ -1,84 +1,139 @@
-/* The functions of one element: formulae, error bounds and witnesses.
+/* The functions of a vector of elements: formulae, error bounds and witnesses.
 
-   Included once per instruction set, inside its target region, so it includes nothing but its polynomials. Every function is straight-line
-   code that a compiler turns into vector code, with each fma() written out: the same operations on every machine, hence the
-   same bits. Contraction must be off. ULP are float64's. */
-
-static inline double bce_from_bits(uint64_t bits)
-{
-    double x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static inline uint64_t bce_to_bits(double x)
-{
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
+   Included once per instruction set, after bce_simd.h. Every function is straight-line code with each fused multiply-add
+   written out: the same operations on every machine, hence the same bits. Contraction must be off. ULP are float64's; a
+   witness is the worst input that a search of 10^8 found. */
 
 #include "bce_polynomials.inc"
 
 /* e^-a underflows to 0 from here on: e^-746 < 2^-1076. */
 #define BCE_EXP_LIMIT 746.0
 
-/* t = e^-a rounded, with two things that the rounding would lose: low, what is missing to t, and t_less_1, which is e^-a - 1
-   rounded. */
+/* e^-|x| in three forms: t is rounded; low is what is missing to it; t_less_1 is e^-|x| - 1, rounded. */
 typedef struct {
-    double t, low, t_less_1;
+    bce_vec t, low, t_less_1;
 } bce_exp;
 
-/* For 0 <= a <= BCE_EXP_LIMIT; NaN for NaN.
+/* NaN for NaN.
 
-   -a = k ln(2) + r with |r| <= ln(2) / 2, e^-a = 2^k (1 + (r + r^2 q(r))). The first step of the reduction is exact: where k
-   is not 0, both k LN2_HIGH and a are multiples of 2^-54, and so is the difference, which is below 2^-1. The second rounds by
-   at most 2^-55, as does the sum in the brackets. 2^k is made with an exponent 54 too large and scaled back, so that the
-   subnormal results are rounded once too. */
-static inline bce_exp bce_exp_negative(double a)
+   With a = |x|, -a = k ln(2) + r for |r| <= ln(2) / 2, and e^-a = 2^k (1 + (r + r^2 q(r))). The first step of the reduction
+   is exact: where k is not 0, both k LN2_HIGH and a are multiples of 2^-54, and so is the difference, which is below 2^-1.
+   The second rounds by at most 2^-55, as does the sum in the brackets. 2^k is made with an exponent 54 too large and scaled
+   back: it may be subnormal. */
+BCE_INLINE bce_exp bce_exp_minus_abs(bce_vec x)
 {
-    const double to_integer = 0x1.8p52;
-    double shifted = fma(a, -BCE_LOG2_E, to_integer);
-    double k = shifted - to_integer;
-    double r = fma(k, -BCE_LN2_HIGH, -a);
-    r = fma(k, -BCE_LN2_LOW, r);
-    double above_1 = fma(r * r, bce_exp_polynomial(r), r);
-    double mantissa = 1.0 + above_1;
-    double power = bce_from_bits((bce_to_bits(shifted) + 1023 + 54) << 52) * 0x1p-54;
+    const bce_vec one = bce_all(1.0), to_integer = bce_all(0x1.8p52), limit = bce_all(BCE_EXP_LIMIT);
+    bce_vec a = bce_abs(x);
+    a = bce_if_greater(a, limit, limit, a);
+    bce_vec shifted = bce_fma(a, bce_all(-BCE_LOG2_E), to_integer);
+    bce_vec k = shifted - to_integer;
+    bce_vec r = bce_fma(k, bce_all(-BCE_LN2_HIGH), -a);
+    r = bce_fma(k, bce_all(-BCE_LN2_LOW), r);
+    bce_vec above_1 = bce_fma(r * r, bce_exp_polynomial(r), r);
+    bce_vec mantissa = one + above_1;
+    bce_vec power = bce_shift_to_exponent(shifted, 1023 + 54) * bce_all(0x1p-54);
     bce_exp result;
     result.t = mantissa * power;
-    result.low = (above_1 - (mantissa - 1.0)) * power;
-    result.t_less_1 = fma(above_1, power, power - 1.0);
+    result.low = (above_1 - (mantissa - one)) * power;
+    result.t_less_1 = bce_fma(above_1, power, power - one);
     return result;
 }
 
 /* log(1 + t) for t = e^-a: as log(1 + v) with v = t up to 1/2, as log(2) + log(1 + v) with v = (t - 1) / 2 from there on.
    So |v| is small, and its polynomial a small correction to it. */
-static inline double bce_log1p(double t, double t_less_1)
+BCE_INLINE bce_vec bce_log1p(bce_vec t, bce_vec t_less_1)
 {
-    bool upper = t > 0.5;
-    double v = upper ? 0.5 * t_less_1 : t;
-    double log_base = upper ? BCE_LN2_HIGH : 0.0;
-    return log_base + fma(v * v, bce_log1p_polynomial(v), v);
+    const bce_vec half = bce_all(0.5);
+    bce_vec v = bce_if_greater(t, half, half * t_less_1, t);
+    bce_vec log_base = bce_if_greater(t, half, bce_all(BCE_LN2_HIGH), bce_all(0.0));
+    return log_base + bce_fma(v * v, bce_log1p_polynomial(v), v);
 }
 
-/* sigma_plus = 1 / (1 + t) = sigma(|x|) and sigma_minus = t / (1 + t) = sigma(-|x|) for t + low = e^-|x|.
+/* sigma(|x|) = 1 / (1 + t) and sigma(-|x|) = t / (1 + t) for t = e^-|x|. */
+typedef struct {
+    bce_vec plus, minus;
+} bce_sigmoids;
+
+/* For t + low, to 1.1 ULP.
 
    sum + rest = 1 + t + low but for 2^-106. With r = 1 / sum rounded, the error of r as a reciprocal of sum + rest is
    r (1 - r sum - r rest), whose first two terms an fma gives exactly; both results are rounded after adding that error. */
-static inline void bce_sigmoids(double t, double low, double *sigma_plus, double *sigma_minus)
+BCE_INLINE bce_sigmoids bce_sigmoids_wide(bce_vec t, bce_vec low)
 {
-    double sum = 1.0 + t;
-    double rest = (t - (sum - 1.0)) + low;
-    double r = 1.0 / sum;
-    double error = r * fma(-r, rest, fma(-r, sum, 1.0));
-    *sigma_plus = r + error;
-    *sigma_minus = fma(t, r, fma(t, error, low * r));
+    const bce_vec one = bce_all(1.0);
+    bce_vec sum = one + t;
+    bce_vec rest = (t - (sum - one)) + low;
+    bce_vec r = one / sum;
+    bce_vec error = r * bce_fma(-r, rest, bce_fma(-r, sum, one));
+    bce_sigmoids result = {r + error, bce_fma(t, r, bce_fma(t, error, low * r))};
+    return result;
 }
 
-/* a b, where a zero silences the other factor unless that is NaN. */
-static inline double bce_silent_product(double a, double b)
+/* With a relative error of up to 2^-50: enough for a result that is rounded to float32. */
+BCE_INLINE bce_sigmoids bce_sigmoids_narrow(bce_vec t)
 {
-    double product = a * b;
-    return (a == 0.0 && b == b) || (b == 0.0 && a == a) ? 0.0 : product;
+    bce_vec r = bce_all(1.0) / (bce_all(1.0) + t);
+    bce_sigmoids result = {r, t * r};
+    return result;
+}
+
+/* a b, where a zero silences an infinity: the one product of two numbers that is NaN. */
+BCE_INLINE bce_vec bce_silent_product(bce_vec a, bce_vec b)
+{
+    return bce_zero_if_indefinite(a * b, a, b);
+}
+
+/* The coefficients of softplus(x) and softplus(-x): w (1 - y) and w p y. */
+typedef struct {
+    bce_vec negative, positive;
+} bce_coefficients;
+
+BCE_INLINE bce_coefficients bce_coefficients_of(bce_vec y, bce_vec w, bce_vec p, bool weight, bool pos_weight)
+{
+    bce_coefficients c = {bce_all(1.0) - y, pos_weight ? bce_silent_product(p, y) : y};
+    if (weight) {
+        c.negative = bce_silent_product(w, c.negative);
+        c.positive = bce_silent_product(w, c.positive);
+    }
+    return c;
+}
+
+/* With L = log(1 + e^-|x|), softplus(x) = max(x, 0) + L and softplus(-x) = max(-x, 0) + L, so for the coefficients a of the
+   first and b of the second
+       a softplus(x) + b softplus(-x) = (a + b) L + (a if x > 0 else b) |x|,
+   where only |x| can be infinite. At hard labels to 1.82 ULP: y = 0 at -0x1.bd95c8dceb918p-2; float64 at soft labels in
+   [0, 1] and weights >= 0 to 3 ULP. */
+BCE_INLINE bce_vec bce_loss(bce_vec x, bce_vec log1p, bce_coefficients c)
+{
+    bce_vec linear = bce_if_greater(x, bce_all(0.0), c.negative, c.positive);
+    return bce_fma(c.negative + c.positive, log1p, bce_silent_product(linear, bce_abs(x)));
+}
+
+/* a sigma(x) - b sigma(-x). */
+BCE_INLINE bce_vec bce_gradient(bce_vec x, bce_sigmoids s, bce_coefficients c)
+{
+    const bce_vec zero = bce_all(0.0);
+    bce_vec of_x = bce_if_greater(x, zero, s.plus, s.minus), of_minus_x = bce_if_greater(x, zero, s.minus, s.plus);
+    return bce_fma(c.negative, of_x, -(c.positive * of_minus_x));
+}
+
+/* (a + b) sigma(x) sigma(-x). */
+BCE_INLINE bce_vec bce_curvature(bce_sigmoids s, bce_coefficients c)
+{
+    return (c.negative + c.positive) * (s.plus * s.minus);
+}
+
+/* w [p softplus(-x) - softplus(x)] = w [(p - 1) L + (-|x| if x > 0 else p |x|)]: nothing cancels for p = 1. */
+BCE_INLINE bce_vec bce_d_targets(bce_vec x, bce_vec log1p, bce_vec w, bce_vec p)
+{
+    const bce_vec one = bce_all(1.0);
+    bce_vec linear = bce_if_greater(x, bce_all(0.0), -one, p);
+    return bce_silent_product(w, bce_fma(p - one, log1p, bce_silent_product(linear, bce_abs(x))));
+}
+
+/* w y softplus(-x). */
+BCE_INLINE bce_vec bce_d_pos_weight(bce_vec x, bce_vec log1p, bce_vec y, bce_vec w)
+{
+    bce_vec reach = bce_if_greater(x, bce_all(0.0), bce_all(0.0), bce_abs(x));
+    return bce_silent_product(bce_silent_product(w, y), reach + log1p);
 }

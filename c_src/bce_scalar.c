@@ -7,5 +7,5 @@
 
 void bce_store_number(bce_dtype dtype, double number, void *result)
 {
-    bce_store(dtype, &number, result, 0, 1);
+    bce_store_run(dtype, &number, result, 0, 1);
 }

@@ -61,21 +61,22 @@ def rounded_minimax(function, weight, degree, low, high):
 
 
 def evaluation(name, variable, comment, function, weight, degree, low, high):
-    """A C function: pairs c_k + c_(k + 1) x, then Horner's form in x^2. Half the latency of Horner's form in x for one more
+    """A C function for an odd degree: pairs c_k + c_(k + 1) x, then Horner's form in x^2. Half the latency of Horner's form in x for one more
     multiplication; and where the signs alternate, as in log1p's, all pairs have one sign, so that nothing cancels."""
     coefficients, worst = rounded_minimax(function, weight, degree, mpf(low), mpf(high))
-    pairs = [f"fma({coefficients[k + 1].hex()}, {variable}, {coefficients[k].hex()})" for k in range(0, degree, 2)]
-    if degree % 2 == 0:
-        pairs.append(coefficients[degree].hex())
+    pairs = [
+        f"bce_fma(bce_all({coefficients[k + 1].hex()}), {variable}, bce_all({coefficients[k].hex()}))"
+        for k in range(0, degree, 2)
+    ]
     lines = [
         f"/* {comment} Largest relative error 2^{float(mp.log(worst, 2)):.2f}. */",
-        f"static inline double {name}(double {variable})",
+        f"BCE_INLINE bce_vec {name}(bce_vec {variable})",
         "{",
-        f"    double square = {variable} * {variable};",
-        f"    double q = {pairs.pop()};",
+        f"    bce_vec square = {variable} * {variable};",
+        f"    bce_vec q = {pairs.pop()};",
     ]
     while pairs:
-        lines.append(f"    q = fma(q, square, {pairs.pop()});")
+        lines.append(f"    q = bce_fma(q, square, {pairs.pop()});")
     lines += ["    return q;", "}"]
     return "\n".join(lines)
 

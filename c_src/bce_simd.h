@@ -1,0 +1,146 @@
+/* The vector of an instruction set, and the few operations on it that C's operators do not give.
+
+   Included once per instruction set, with BCE_SIMD_AVX512, BCE_SIMD_AVX2 or BCE_SIMD_NEON defined, or none of them for a
+   vector of one element. Where + - * / apply to vectors they are used. Every operation here is exact or rounded once, so all
+   instruction sets give the same bits; a comparison with NaN is false. */
+
+#if defined(__GNUC__)
+#define BCE_INLINE static inline __attribute__((always_inline))
+#else
+#define BCE_INLINE static inline
+#endif
+
+#if defined(BCE_SIMD_AVX512)
+
+typedef __m512d bce_vec;
+#define BCE_WIDTH 8
+
+BCE_INLINE bce_vec bce_load(const double *p) { return _mm512_loadu_pd(p); }
+BCE_INLINE void bce_store(double *p, bce_vec x) { _mm512_storeu_pd(p, x); }
+BCE_INLINE bce_vec bce_all(double x) { return _mm512_set1_pd(x); }
+BCE_INLINE bce_vec bce_fma(bce_vec a, bce_vec b, bce_vec c) { return _mm512_fmadd_pd(a, b, c); }
+BCE_INLINE bce_vec bce_abs(bce_vec x) { return _mm512_abs_pd(x); }
+
+/* a > b ? yes : no */
+BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no)
+{
+    return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_GT_OQ), no, yes);
+}
+
+/* product, but 0 where it is NaN and neither factor is */
+BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
+{
+    __mmask8 nan = _mm512_cmp_pd_mask(product, product, _CMP_UNORD_Q);
+    return _mm512_mask_blend_pd(_mm512_mask_cmp_pd_mask(nan, a, b, _CMP_ORD_Q), product, _mm512_setzero_pd());
+}
+
+/* The number whose bits are those of x plus bias, shifted left by 52. */
+BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x, int64_t bias)
+{
+    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_add_epi64(_mm512_castpd_si512(x), _mm512_set1_epi64(bias)), 52));
+}
+
+BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
+{
+    return _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_castpd_si512(b)));
+}
+
+#elif defined(BCE_SIMD_AVX2)
+
+typedef __m256d bce_vec;
+#define BCE_WIDTH 4
+
+BCE_INLINE bce_vec bce_load(const double *p) { return _mm256_loadu_pd(p); }
+BCE_INLINE void bce_store(double *p, bce_vec x) { _mm256_storeu_pd(p, x); }
+BCE_INLINE bce_vec bce_all(double x) { return _mm256_set1_pd(x); }
+BCE_INLINE bce_vec bce_fma(bce_vec a, bce_vec b, bce_vec c) { return _mm256_fmadd_pd(a, b, c); }
+BCE_INLINE bce_vec bce_abs(bce_vec x) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), x); }
+
+BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no)
+{
+    return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(a, b, _CMP_GT_OQ));
+}
+
+BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
+{
+    __m256d nan = _mm256_cmp_pd(product, product, _CMP_UNORD_Q);
+    return _mm256_andnot_pd(_mm256_and_pd(nan, _mm256_cmp_pd(a, b, _CMP_ORD_Q)), product);
+}
+
+BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x, int64_t bias)
+{
+    return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_add_epi64(_mm256_castpd_si256(x), _mm256_set1_epi64x(bias)), 52));
+}
+
+BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b) { return _mm256_or_pd(a, b); }
+
+#elif defined(BCE_SIMD_NEON)
+
+typedef float64x2_t bce_vec;
+#define BCE_WIDTH 2
+
+BCE_INLINE bce_vec bce_load(const double *p) { return vld1q_f64(p); }
+BCE_INLINE void bce_store(double *p, bce_vec x) { vst1q_f64(p, x); }
+BCE_INLINE bce_vec bce_all(double x) { return vdupq_n_f64(x); }
+BCE_INLINE bce_vec bce_fma(bce_vec a, bce_vec b, bce_vec c) { return vfmaq_f64(c, a, b); }
+BCE_INLINE bce_vec bce_abs(bce_vec x) { return vabsq_f64(x); }
+
+BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no)
+{
+    return vbslq_f64(vcgtq_f64(a, b), yes, no);
+}
+
+BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
+{
+    uint64x2_t ordered = vandq_u64(vceqq_f64(a, a), vceqq_f64(b, b));
+    uint64x2_t keep = vorrq_u64(vceqq_f64(product, product), vreinterpretq_u64_u32(vmvnq_u32(vreinterpretq_u32_u64(ordered))));
+    return vreinterpretq_f64_u64(vandq_u64(keep, vreinterpretq_u64_f64(product)));
+}
+
+BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x, int64_t bias)
+{
+    return vreinterpretq_f64_s64(vshlq_n_s64(vaddq_s64(vreinterpretq_s64_f64(x), vdupq_n_s64(bias)), 52));
+}
+
+BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
+{
+    return vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_f64(a), vreinterpretq_u64_f64(b)));
+}
+
+#else
+
+typedef double bce_vec;
+#define BCE_WIDTH 1
+
+BCE_INLINE bce_vec bce_load(const double *p) { return *p; }
+BCE_INLINE void bce_store(double *p, bce_vec x) { *p = x; }
+BCE_INLINE bce_vec bce_all(double x) { return x; }
+BCE_INLINE bce_vec bce_fma(bce_vec a, bce_vec b, bce_vec c) { return fma(a, b, c); }
+BCE_INLINE bce_vec bce_abs(bce_vec x) { return fabs(x); }
+BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no) { return a > b ? yes : no; }
+
+BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
+{
+    return product != product && a == a && b == b ? 0.0 : product;
+}
+
+BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x, int64_t bias)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits + (uint64_t)bias) << 52;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
+{
+    uint64_t bits, other;
+    memcpy(&bits, &a, sizeof bits);
+    memcpy(&other, &b, sizeof other);
+    bits |= other;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+
+#endif

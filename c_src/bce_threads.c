@@ -1,0 +1,106 @@
+/* Threads: spawned for one call and joined in it, so that a fork between calls is safe, and no pool is shared with anyone.
+
+   Elementwise results do not depend on who computes them, and partial sums are exact: any division of the elements gives the
+   same bits. */
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "bce_internal.h"
+
+#if defined(_WIN32)
+#define BCE_NO_THREADS  /* POSIX threads only: one thread on Windows */
+#else
+#include <pthread.h>
+#include <unistd.h>
+#endif
+
+/* A thread costs some 40 microseconds, about what this many elements take. */
+#define ELEMENTS_PER_THREAD ((int64_t)1 << 17)
+/* Threads start on multiples of this, whole blocks and whole cache lines of every type. */
+#define SEGMENT ((int64_t)1 << 12)
+
+static atomic_int thread_limit = 0;
+
+void bce_set_num_threads(int n)
+{
+    atomic_store(&thread_limit, n < 1 ? 0 : n > BCE_MAX_THREADS ? BCE_MAX_THREADS : n);
+}
+
+int bce_get_num_threads(void)
+{
+    int n = atomic_load(&thread_limit);
+    if (n > 0)
+        return n;
+    const char *wanted = getenv("BCE_BRIDGE_NUM_THREADS");
+    long number = wanted != NULL ? strtol(wanted, NULL, 10) : 0;
+#if !defined(BCE_NO_THREADS) && defined(_SC_NPROCESSORS_ONLN)
+    if (number < 1)
+        number = sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+    bce_set_num_threads(number < 1 ? 1 : number > BCE_MAX_THREADS ? BCE_MAX_THREADS : (int)number);
+    return atomic_load(&thread_limit);
+}
+
+#if defined(BCE_NO_THREADS)
+
+void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_partial *partial)
+{
+    run(plan, 0, plan->count, partial);
+    bce_partial_normalize(partial);
+}
+
+#else
+
+typedef struct {
+    bce_run *run;
+    const bce_plan *plan;
+    int64_t begin, end;
+    bce_partial partial;
+    pthread_t thread;
+    bool spawned;
+} work;
+
+static void *do_work(void *argument)
+{
+    work *w = argument;
+    memset(&w->partial, 0, sizeof w->partial);
+    w->run(w->plan, w->begin, w->end, &w->partial);
+    bce_partial_normalize(&w->partial);
+    return NULL;
+}
+
+void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_partial *partial)
+{
+    int64_t worth = plan->count / ELEMENTS_PER_THREAD;
+    int threads = bce_get_num_threads();
+    threads = worth < threads ? (int)worth : threads;
+    work *works = threads > 1 ? malloc((size_t)threads * sizeof *works) : NULL;
+    if (works == NULL) {
+        /* One thread is enough, or memory is so short that it must be. */
+        run(plan, 0, plan->count, partial);
+        bce_partial_normalize(partial);
+        return;
+    }
+    int64_t segments = (plan->count + SEGMENT - 1) / SEGMENT;
+    for (int i = 0; i < threads; i++) {
+        work *w = &works[i];
+        w->run = run;
+        w->plan = plan;
+        w->begin = segments * i / threads * SEGMENT;
+        w->end = i + 1 < threads ? segments * (i + 1) / threads * SEGMENT : plan->count;
+        /* The calling thread takes the last share, and any for which there is no thread to be had. */
+        w->spawned = i + 1 < threads && pthread_create(&w->thread, NULL, do_work, w) == 0;
+    }
+    for (int i = threads - 1; i >= 0; i--)
+        if (!works[i].spawned)
+            do_work(&works[i]);
+    for (int i = 0; i < threads; i++) {
+        if (works[i].spawned)
+            pthread_join(works[i].thread, NULL);
+        bce_partial_merge(partial, &works[i].partial);
+    }
+    free(works);
+}
+
+#endif
