@@ -1,0 +1,97 @@
+# R torch's names, answered by Python: python() is set to the function that calls back.
+
+nn_bce_with_logits_loss <- function(weight = NULL, reduction = "mean", pos_weight = NULL) {
+  force(weight)
+  force(reduction)
+  force(pos_weight)
+  structure(
+    function(input, target) ask_python(input, target, weight, pos_weight, reduction, FALSE, sys.call()),
+    class = c("nn_bce_with_logits_loss", "nn_loss", "bce_bridge_loss", "function")
+  )
+}
+
+nnf_binary_cross_entropy_with_logits <- function(input, target, weight = NULL, reduction = c("mean", "sum", "none"),
+                                                 pos_weight = NULL) {
+  ask_python(input, target, weight, pos_weight, reduction, FALSE, sys.call())
+}
+
+bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE) {
+  if (!isTRUE(gradient) && !isFALSE(gradient)) {
+    abort(sys.call(), "gradient is ", deparse(gradient, nlines = 1), ", wants TRUE or FALSE")
+  }
+  ask_python(input, target, weight, pos_weight, reduction, gradient, sys.call())
+}
+
+# The settings of a loss lie in its environment, to be read and replaced as in a torch module.
+registerS3method("$", "bce_bridge_loss", function(x, name) environment(x)[[name]])
+
+registerS3method("$<-", "bce_bridge_loss", function(x, name, value) {
+  if (!name %in% names(formals(nn_bce_with_logits_loss))) {
+    abort(NULL, "a loss has no setting ", name, ", wants weight, reduction or pos_weight")
+  }
+  assign(name, value, envir = environment(x))
+  x
+})
+
+registerS3method("print", "bce_bridge_loss", function(x, ...) {
+  cat("nn_bce_with_logits_loss, answered by Python: reduction = ", deparse(x$reduction, nlines = 1), "\n", sep = "")
+  invisible(x)
+})
+
+ask_python <- function(input, target, weight, pos_weight, reduction, gradient, call) {
+  reduction <- tryCatch(
+    match.arg(reduction, c("mean", "sum", "none")),
+    error = function(e) abort(call, "reduction is ", deparse(reduction, nlines = 1), ": ", conditionMessage(e))
+  )
+  if (is.logical(input)) {
+    abort(call, "input is of type logical, wants numeric logits: are input and target the wrong way round?")
+  }
+  answer <- python(
+    as_doubles(input, "input", call),
+    as_doubles(target, "target", call),
+    if (!is.null(weight)) as_doubles(weight, "weight", call),
+    if (!is.null(pos_weight)) as_doubles(pos_weight, "pos_weight", call),
+    reduction,
+    gradient
+  )
+  if (!is.list(answer)) abort(call, if (is.character(answer)) answer else "Python gave no answer")
+  shape <- attributes(input)[intersect(c("dim", "dimnames", "names"), names(attributes(input)))]
+  loss <- answer[[1]]
+  if (reduction == "none") attributes(loss) <- shape
+  if (gradient) {
+    slope <- answer[[2]]
+    attributes(slope) <- shape
+    attr(loss, "gradient") <- slope
+  }
+  loss
+}
+
+# x as doubles with its dim, if it is numbers and none of them is NA. A class may give the numbers another meaning, as that
+# of a factor or of integer64 does.
+as_doubles <- function(x, name, call) {
+  if (is.object(x) || !typeof(x) %in% c("double", "integer", "logical")) {
+    got <- if (is.object(x)) paste("of class", class(x)[[1]]) else if (is.null(x)) "NULL" else paste("of type", typeof(x))
+    abort(call, name, " is ", got, ", wants a numeric vector, matrix or array")
+  }
+  missing <- if (anyNA(x)) which(is.na(x) & !is.nan(x))
+  if (length(missing)) abort(call, name, " is NA at [", missing[[1]], "], wants numbers: leave such elements out")
+  storage.mode(x) <- "double"
+  x
+}
+
+abort <- function(call, ...) {
+  stop(structure(class = c("bce_bridge_error", "error", "condition"), list(message = paste0(...), call = call)))
+}
+
+attached <- c("nn_bce_with_logits_loss", "nnf_binary_cross_entropy_with_logits", "bce_with_logits")
+
+install <- function() {
+  uninstall()
+  attach(mget(attached, envir = environment(install)), name = "bce_bridge", warn.conflicts = FALSE)
+  NULL
+}
+
+uninstall <- function() {
+  if ("bce_bridge" %in% search()) detach("bce_bridge")
+  NULL
+}

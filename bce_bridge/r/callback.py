@@ -1,0 +1,71 @@
+"""This package's loss in the embedded R: the R functions of callback.R, answered by bce_bridge.core."""
+
+import numpy as np
+
+from bce_bridge import core
+from bce_bridge.r import session
+
+_python = None  # the R function that calls back, which R does not keep alive
+
+
+def install():
+    """Make the loss callable in the embedded R, under R torch's names:
+
+        nn_bce_with_logits_loss(weight = NULL, reduction = "mean", pos_weight = NULL)      returns a function(input, target)
+        nnf_binary_cross_entropy_with_logits(input, target, weight = NULL, reduction = c("mean", "sum", "none"),
+                                             pos_weight = NULL)
+        bce_with_logits(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE)
+
+    They are attached to the search path as "bce_bridge", in front, as library() would attach a package: what the user defines
+    goes before them, and clearing the workspace leaves them.
+
+    They take numeric vectors, matrices and arrays (input double or integer, the others logical too) and return doubles: one
+    number, or under "none" the dim, dimnames and names of input. Shapes broadcast by torch's rule on dim. An error is an R
+    condition of class bce_bridge_error with Python's message; NA, factors, text, complex numbers and objects of any class
+    are errors.
+
+    Raises NotAvailable without rpy2 or R.
+    """
+    global _python
+    rinterface, lock, functions = session.start()
+    with lock:
+        if _python is None:
+            _python = rinterface.rternalize(_answer)
+            functions["python"] = _python
+    session.call("install")
+
+
+def uninstall():
+    """Detach what install() attached. Without it, does nothing."""
+    session.call("uninstall")
+
+
+def _answer(input, target, weight, pos_weight, reduction, gradient):
+    """What R calls: numeric vectors or NULL in, list(loss, gradient or NULL) out, or the message of an error as text.
+
+    An exception must not leave it: rpy2 would hand NULL to R in its place, and a bad pointer for an interrupt.
+    """
+    rinterface, _, _ = session.start()
+    try:
+        # Views of R's memory, which the arguments keep alive.
+        null = rinterface.RTYPES.NILSXP
+        arrays = input, target, weight, pos_weight
+        operands = [None if a.typeof == null else np.asarray(a) for a in arrays]
+        evaluate = core.loss_and_grad if gradient[0] else core.loss
+        results = evaluate(*operands, reduction[0])
+        results = results if gradient[0] else (results, None)
+        return rinterface.ListSexpVector([_flat(rinterface, result) for result in results])
+    except (TypeError, ValueError) as error:
+        return rinterface.StrSexpVector([_in_terms_of_r(str(error))])
+    except BaseException as error:
+        return rinterface.StrSexpVector([f"{type(error).__name__}: {error}"])
+
+
+def _flat(rinterface, result):
+    return session.to_r(rinterface, None if result is None else np.ravel(result, order="F"))
+
+
+def _in_terms_of_r(message):
+    for name, name_in_r in (("logits'", "input's"), ("logits", "input"), ("targets", "target")):
+        message = message.replace(name, name_in_r)
+    return message

@@ -1,0 +1,70 @@
+"""The loss as R computes it: by the package bcebridge, by base R's distribution functions, by R torch."""
+
+import functools
+
+import numpy as np
+
+from bce_bridge import core
+from bce_bridge.r import process, session
+
+IMPLEMENTATIONS = ("r-package", "r-nmath", "r-torch")
+
+
+def _check_implementation(implementation):
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation is {implementation!r}, wants one of {', '.join(map(repr, IMPLEMENTATIONS))}")
+
+
+def _call(implementation):
+    """session.call, in the process where the implementation runs.
+
+    R torch has one of its own: its libtorch and Python torch's are libraries of one name, of which a process holds one.
+    """
+    return process.call if implementation == "r-torch" else session.call
+
+
+@functools.lru_cache
+def version(implementation):
+    """The versions that an implementation runs on, such as "bcebridge 0.1.0, R 4.2.2".
+
+    Raises NotAvailable, whose text is one line on how to get it, and ValueError for a name that is not in IMPLEMENTATIONS.
+    """
+    _check_implementation(implementation)
+    ((text,),) = _call(implementation)("version", implementation)
+    return text
+
+
+def evaluate(implementation, logits, targets, weight=None, pos_weight=None, reduction="mean"):
+    """(loss, gradient with respect to the logits), computed in R.
+
+    implementation
+        "r-package"  bcebridge::bce_with_logits(gradient = TRUE): the core, through R
+        "r-nmath"    base R alone: plogis(), which has log sigma to full accuracy, and R's sum()
+        "r-torch"    torch::nn_bce_with_logits_loss() and $backward(), in an R process of its own
+    logits, targets, weight, pos_weight, reduction
+        as in bce_bridge.core: real arrays of any shape, strides and memory order
+
+    The gradient has the logits' shape, and the loss too under "none", else it is a scalar; under "mean" and "sum" the gradient
+    is that of the scalar. Both are float64 from "r-package" and "r-nmath", into which every operand is converted. R torch
+    computes on float32 or float64 tensors and answers in their dtypes: each operand keeps its own, whatever is neither takes
+    the logits', and the loss has that of the targets.
+
+    Raises what bce_bridge.core raises for operands that do not fit, TypeError for logits of 16 bits with "r-torch", ValueError
+    for an unknown implementation, NotAvailable as version() does, and RError for an error in R.
+    """
+    _check_implementation(implementation)
+    operands = core._operands(logits, targets, weight, pos_weight)
+    core._evaluate(*operands, reduction, 0.0, [])  # checks the shapes and the reduction
+    x, y = operands[:2]
+    if implementation == "r-torch":
+        if x.dtype not in (np.float32, np.float64):
+            raise TypeError(f"logits has dtype {x.dtype}, wants float32 or float64 for 'r-torch'")
+        dtypes = [a if a is None else a.dtype if a.dtype in (np.float32, np.float64) else x.dtype for a in operands]
+        loss_dtype, gradient_dtype = dtypes[1], x.dtype
+        operands = [*operands, *(a if a is None else a.name for a in dtypes)]
+    else:
+        loss_dtype = gradient_dtype = np.dtype(np.float64)
+    version(implementation)
+    loss, gradient = _call(implementation)(implementation, reduction, *operands)
+    loss = loss.reshape(x.shape if reduction == "none" else (), order="F")
+    return loss.astype(loss_dtype)[()], gradient.reshape(x.shape, order="F").astype(gradient_dtype)[()]

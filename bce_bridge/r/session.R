@@ -1,0 +1,24 @@
+# What Python's session.call() runs: a function of these files by its name, which returns a list of vectors. The first
+# element of the answer says what the others are: "value", "unavailable" (one text) or "error" (the message, and the call).
+answer <- function(name, ...) {
+  tryCatch(
+    c(list("value"), get(name)(...)),
+    bce_bridge_unavailable = function(condition) list("unavailable", conditionMessage(condition)),
+    error = function(condition) {
+      call <- conditionCall(condition)
+      message <- paste(conditionMessage(condition), collapse = "\n")
+      c(list("error", message), if (!is.null(call)) deparse(call, nlines = 1)[[1]])
+    }
+  )
+}
+
+# What Python's run() asks for: the names and the doubles of the named list that the source gives.
+run <- function(source) {
+  value <- eval(parse(text = source, keep.source = FALSE), new.env(parent = globalenv()))
+  if (!is.list(value) || is.null(names(value)) || !all(vapply(value, is.numeric, NA))) {
+    stop("the source gives no named list of numeric vectors")
+  }
+  c(list(names(value)), lapply(value, as.double))
+}
+
+use_library <- function(path) .libPaths(c(path, .libPaths()))

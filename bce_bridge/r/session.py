@@ -1,0 +1,160 @@
+"""The embedded R: started once, called under one lock, with NumPy arrays and text in and out. Imports rpy2 when R is needed."""
+
+import importlib.resources
+import os
+import shutil
+import signal
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+_NO_R = "R was not found: install it with the system's package manager (r-base on Debian, r on Homebrew), or set R_HOME"
+_NO_RPY2 = "rpy2 is not installed: pip install 'bce-bridge[r]'"
+
+
+class NotAvailable(RuntimeError):
+    """An implementation cannot run here. The text is one line on how to get it."""
+
+
+class RError(RuntimeError):
+    """An error in R: message is R's conditionMessage, call the R call it arose in as text, or None."""
+
+    def __init__(self, message, call=None):
+        super().__init__(message, call)
+        self.message = message
+        self.call = call
+
+    def __str__(self):
+        return self.message if self.call is None else f"{self.message} (in {self.call})"
+
+
+def library_path():
+    """The R library of this Python environment, as a Path: looked in first if it exists, and so where to install bcebridge."""
+    return Path(sys.prefix) / "lib" / "R" / "library"
+
+
+def _import_rpy2():
+    try:
+        import rpy2.situation
+    except ImportError:
+        raise NotAvailable(_NO_RPY2) from None
+    if os.name != "nt" and not os.environ.get("R_HOME") and shutil.which("R") is None:
+        raise NotAvailable(_NO_R)
+    home = rpy2.situation.get_r_home()
+    if home is None:
+        raise NotAvailable(_NO_R)
+    if not Path(home, "library", "base").is_dir():  # without it R ends the process
+        raise NotAvailable(f"R_HOME is {home!r}, which holds no R: set it to what R RHOME prints, or leave it unset")
+    try:
+        from rpy2 import rinterface
+        from rpy2.rinterface_lib import openrlib
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise NotAvailable(f"rpy2 does not load with the R in {home} ({reason}): reinstall rpy2, or set R_HOME") from None
+    return rinterface, openrlib.rlock
+
+
+_started = None
+
+
+def start():
+    """(rpy2.rinterface, its lock, the environment of this package's R functions), with R running.
+
+    Raises NotAvailable. Whoever calls R, makes R objects or lets go of the last reference to one holds the lock.
+    """
+    global _started
+    if _started is None:
+        rinterface, lock = _import_rpy2()
+        with lock:
+            if _started is None:
+                _started = rinterface, lock, _start(rinterface)
+    return _started
+
+
+def _start(rinterface):
+    interrupt = signal.getsignal(signal.SIGINT)
+    with warnings.catch_warnings():
+        # rpy2 warns in a second thread that R took SIGINT over, though it starts R with R's signal handlers off.
+        warnings.simplefilter("ignore")
+        try:
+            rinterface.initr(interactive=False)
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise NotAvailable(f"R did not start ({reason}): check that R_HOME is what R RHOME prints") from None
+    if interrupt is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, interrupt)  # rpy2 has set Python's default
+    base = rinterface.baseenv
+    functions = base["new.env"](parent=base)
+    for file in ("session.R", "implementations.R", "callback.R"):
+        source = importlib.resources.files(__package__).joinpath(file).read_text("utf-8")
+        base["eval"](rinterface.parse(source), functions)
+    if library_path().is_dir():
+        functions["use_library"](rinterface.StrSexpVector([str(library_path())]))
+    return functions
+
+
+def to_r(rinterface, value):
+    """None, text or a real array of any shape and strides as an R object: doubles, with dim from two dimensions up.
+
+    A NaN stays one: with R's payload for NA it gets the usual one, since NumPy knows no NA.
+    """
+    if value is None:
+        return rinterface.NULL
+    if isinstance(value, str):
+        return rinterface.StrSexpVector([value])
+    nan = np.isnan(value)
+    array = np.require(np.where(nan, np.nan, value) if nan.any() else value, np.float64, ["F", "A"])
+    vector = rinterface.FloatSexpVector.from_memoryview(memoryview(array.ravel(order="F")))
+    if array.ndim > 1:
+        vector.do_slot_assign("dim", rinterface.IntSexpVector(array.shape))
+    return vector
+
+
+def _from_r(rinterface, vector):
+    """A character vector as a list, doubles as a flat array: copies, since an array does not keep R's memory alive."""
+    if isinstance(vector, rinterface.StrSexpVector):
+        return list(vector)
+    if len(vector) == 0:
+        return np.empty(0)
+    return np.array(vector, np.float64).ravel(order="F")
+
+
+def call(name, *arguments):
+    """Call the R function of that name in this package's .R files.
+
+    Arguments are None, text or arrays (see to_r); the answers, one for each element of the list that it returns, are lists of
+    str or flat float64 arrays in R's element order. Raises RError, and NotAvailable where the R function signals it.
+    """
+    rinterface, lock, functions = start()
+    with lock:
+        outcome, answers = _call(rinterface, functions, name, arguments)
+    if outcome == "value":
+        return answers
+    if outcome == "unavailable":
+        raise NotAvailable(answers[0])
+    raise RError(*answers)
+
+
+def run(source):
+    """Run R source whose value is a named list of numeric vectors: a dict of float64 arrays by those names.
+
+    It runs in an environment of its own, whose parent is R's global one. Raises RError, and NotAvailable without rpy2 or R.
+    """
+    names, *columns = call("run", source)
+    return dict(zip(names, columns, strict=True))
+
+
+def _call(rinterface, functions, name, arguments):
+    # Every R object made here is let go of on return, while the lock is held; an exception would carry them away.
+    try:
+        answer = functions["answer"](to_r(rinterface, name), *(to_r(rinterface, value) for value in arguments))
+    except rinterface.embedded.RRuntimeError as error:
+        return "error", [str(error).strip()]
+    outcome, *answers = answer
+    (outcome,) = outcome
+    if outcome == "value":
+        return outcome, tuple(_from_r(rinterface, vector) for vector in answers)
+    return outcome, [text for (text,) in answers]

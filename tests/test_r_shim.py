@@ -1,0 +1,371 @@
+"""bce_bridge.r: R from Python and Python from R. Oracles: the core, bit for bit; base R; recorded answers of R torch."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from embedded_r import in_own_process, r_text, run_python
+
+from bce_bridge import core, r
+from bce_bridge.conformance.cases import QUANTITIES, load_cases, load_recorded
+from bce_bridge.r import process
+
+REDUCTIONS = ("none", "mean", "sum")
+
+pytestmark = pytest.mark.r
+
+
+def same_bits(a, b):
+    """Equal in shape, dtype and bits, whatever NaN is which."""
+    a, b = np.asarray(a), np.asarray(b)
+    same = np.array_equal(a, b, equal_nan=True) and np.array_equal(np.signbit(a[~np.isnan(a)]), np.signbit(b[~np.isnan(b)]))
+    return same and a.dtype == b.dtype
+
+
+def doubles(*operands):
+    return [None if a is None else np.asarray(a, np.float64) for a in operands]
+
+
+def layouts(array):
+    """The same numbers in C and Fortran order, strided, reversed, read-only, unaligned and of the other byte order."""
+    padded = np.zeros([2 * n for n in array.shape])
+    strided = padded[tuple(slice(None, None, 2) for _ in array.shape)]
+    strided[...] = array
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    unaligned = np.frombuffer(b"\0" + array.tobytes(), np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    reversed_ = array[::-1].copy()[::-1]
+    return [np.ascontiguousarray(array), np.asfortranarray(array), strided, reversed_, frozen, unaligned, array.astype(">f8")]
+
+
+@in_own_process
+def test_r_package_gives_the_bits_of_the_core_on_every_case():
+    """Catches a lost bit, a transposed array, a weight along the wrong dimension."""
+    for case in load_cases():
+        operands = doubles(case.logits, case.targets, case.weight, case.pos_weight)
+        for reduction in REDUCTIONS:
+            want, got = core.loss_and_grad(*operands, reduction), r.evaluate("r-package", *operands, reduction)
+            assert all(map(same_bits, want, got)), (case.id, reduction)
+
+
+@in_own_process
+def test_memory_layout_does_not_matter():
+    """Catches memory read in the wrong order or past a stride, in and out of R."""
+    rng = np.random.default_rng(1)
+    x, y, w = rng.normal(size=(3, 4, 5)), rng.random((3, 4, 5)), rng.random((4, 1))
+    want = core.loss_and_grad(x, y, w, reduction="none")
+    for implementation in ("r-package", "r-nmath"):
+        reference = r.evaluate(implementation, x, y, w, reduction="none")
+        assert implementation == "r-nmath" or all(map(same_bits, want, reference))
+        for a, b, c in zip(layouts(x), reversed(layouts(y)), layouts(w)):
+            assert all(map(same_bits, reference, r.evaluate(implementation, a, b, c, reduction="none")))
+
+
+@in_own_process
+def test_shapes_and_dtypes():
+    """Catches 0-d and empty arrays that come back as something else, and a conversion to double that rounds or wraps."""
+    for shape in ((), (1,), (0,), (0, 3), (2, 0), (2, 1, 3, 1, 2)):
+        x, y = np.full(shape, 0.5), np.full(shape, 1.0)
+        for reduction in REDUCTIONS:
+            for implementation in ("r-package", "r-nmath"):
+                loss, gradient = r.evaluate(implementation, x, y, reduction=reduction)
+                assert np.shape(loss) == (shape if reduction == "none" else ()) and np.shape(gradient) == shape
+                if x.size == 0 and reduction != "none":
+                    assert np.isnan(loss) if reduction == "mean" else loss == 0
+    for dtype in ("float16", "float32", "int8", "uint8", "int64", "uint64"):
+        x = np.array([0, 1, 3, 100], dtype)
+        got = r.evaluate("r-package", x, np.array([True, False, True, False]), np.array(2, dtype), reduction="none")
+        assert all(map(same_bits, core.loss_and_grad(x.astype(float), [1.0, 0, 1, 0], 2.0, reduction="none"), got))
+
+
+@in_own_process
+def test_r_nmath():
+    """Within some ULP of the core on hard labels, from end to end of the range; broadcasts and takes limits as it does."""
+    x = np.concatenate([np.linspace(-745, 745, 2981), np.geomspace(1e-300, 1, 50), -np.geomspace(1e-300, 1, 50)])
+    for y in (np.zeros_like(x), np.ones_like(x)):
+        for got, want in zip(r.evaluate("r-nmath", x, y, reduction="none"), core.loss_and_grad(x, y, reduction="none")):
+            assert np.max(np.abs(got - want) / np.spacing(np.abs(want))) <= 2
+    x, y = np.array([[1.0, -2, 3], [0.5, 0, -1]]), np.array([[1.0, 0, 0.5], [0, 1, 1]])
+    for w, p in ((2.0, [1.0, 2, 3]), ([[1.0], [3]], None), ([[0.0, 1, 2]], [[0.5, 1, 2], [3, 4, 5]]), ([2.0], [3])):
+        for reduction in REDUCTIONS:
+            pairs = zip(r.evaluate("r-nmath", x, y, w, p, reduction), core.loss_and_grad(x, y, w, p, reduction))
+            assert all(np.allclose(got, want, rtol=1e-14, atol=0) for got, want in pairs)
+    inf, nan = np.inf, np.nan
+    x = [inf, -inf, inf, -inf, inf, nan, 1, 1, 1, nan]
+    y = [1, 0, 0, 1, 0, 1, nan, 1, 1, 0]
+    w = [1, 1, 1, 1, 0, 1, 1, nan, 1, 0]
+    p = [1, 1, 1, 1, 1, 1, 1, 1, nan, 1]
+    for got, want in zip(r.evaluate("r-nmath", x, y, w, p, "none"), core.loss_and_grad(x, y, w, p, "none")):
+        np.testing.assert_array_equal(got, want)
+
+
+@in_own_process
+def test_r_torch_beside_python_torch():
+    """Where R torch is installed, its live answers are the recorded ones; else it says how to get it.
+
+    Catches two libtorch libraries meeting in one process, and values that change on the way.
+    """
+    import torch
+
+    assert torch.ones(1) == 1
+    try:
+        assert r.version("r-torch").startswith("torch ")
+    except r.NotAvailable as hint:
+        assert "torch" in str(hint) and "install" in str(hint) and "\n" not in str(hint)
+        return
+    _, recorded = load_recorded()
+    for case in load_cases():
+        answers = {}
+        for reduction in REDUCTIONS:
+            loss, gradient = r.evaluate("r-torch", case.logits, case.targets, case.weight, case.pos_weight, reduction)
+            assert loss.dtype == gradient.dtype == case.dtype and gradient.shape == case.logits.shape
+            answers |= {reduction: loss, f"grad_{reduction}": gradient}
+        for quantity in QUANTITIES:
+            np.testing.assert_array_equal(np.ravel(answers[quantity]), recorded[case.id][quantity], f"{case.id} {quantity}")
+    assert r.evaluate("r-torch", np.float32([1.0]), np.float64([1.0]))[0].dtype == np.float64
+    with pytest.raises(TypeError, match="logits has dtype float16"):
+        r.evaluate("r-torch", np.float16([1.0]), [1.0])
+
+
+def test_operands_are_refused_as_by_the_core():
+    """Refused before R is asked, with the core's own words."""
+    bad = [
+        (["a"], [1.0]),
+        ([1 + 2j], [1.0]),
+        ([None], [1.0]),
+        ([1.0], None),
+        ([True], [1.0]),
+        (np.ma.masked_array([1.0], [True]), [1.0]),
+        ([1.0, 2.0], [1.0]),
+        ([1.0, 2.0], [1.0, 0.0], [1.0, 2.0, 3.0]),
+        ([[1.0]], [[1.0]], None, [1.0, 2.0]),
+        ([1.0], [1.0], None, None, "average"),
+    ]
+    for operands in bad:
+        with pytest.raises((TypeError, ValueError)) as expected:
+            core.loss_and_grad(*operands)
+        for implementation in r.IMPLEMENTATIONS:
+            with pytest.raises(expected.type) as got:
+                r.evaluate(implementation, *operands)
+            assert str(got.value) == str(expected.value)
+    for function in (r.version, lambda name: r.evaluate(name, [1.0], [1.0])):
+        with pytest.raises(ValueError, match="'rpackage', wants one of 'r-package', 'r-nmath', 'r-torch'"):
+            function("rpackage")
+
+
+@in_own_process
+def test_numpy_knows_no_na():
+    """Catches a NaN that R takes for NA, as arrays taken over from R can hold."""
+    na = np.array([0x7FF00000000007A2], np.uint64).view(np.float64)
+    for implementation in ("r-package", "r-nmath"):
+        loss, gradient = r.evaluate(implementation, [1.0], na)
+        assert np.isnan(loss) and np.isnan(gradient).all()
+
+
+@in_own_process
+def test_versions_and_library():
+    assert r.version("r-package").startswith("bcebridge 0.") and ", R " in r.version("r-package")
+    assert r.version("r-nmath").startswith("R ")
+    if r.library_path().is_dir():
+        assert Path(r_text(".libPaths()")[0]).samefile(r.library_path())
+
+
+UNAVAILABLE = """
+from bce_bridge import r
+try:
+    r.evaluate({!r}, [1.0], [1.0])
+except r.NotAvailable as error:
+    print(error)
+"""
+
+
+def test_what_is_missing_is_said_in_one_line(tmp_path):
+    """Catches an import error, R ending the process, and a hint that names no remedy."""
+    elsewhere = dict.fromkeys(("R_LIBS", "R_LIBS_SITE", "R_LIBS_USER"), str(tmp_path))
+    wants = [
+        ("r-nmath", "import sys; sys.modules['rpy2'] = None", {}, "pip install 'bce-bridge[r]'"),
+        ("r-nmath", "", {"PATH": str(tmp_path), "R_HOME": None}, "R_HOME"),
+        ("r-nmath", "", {"R_HOME": str(tmp_path)}, str(tmp_path)),
+        ("r-torch", "", {"R_HOME": str(tmp_path)}, str(tmp_path)),
+        ("r-package", "import sys; sys.prefix = '/nowhere'", elsewhere, "R CMD INSTALL"),
+    ]
+    for implementation, before, environment, hint in wants:
+        printed = run_python(before + UNAVAILABLE.format(implementation), **environment)
+        assert hint in printed and printed.count("\n") == 1, printed
+
+
+@in_own_process
+def test_errors_of_r():
+    """Catches an R error that is swallowed, or that loses the call it arose in."""
+    with pytest.raises(r.RError) as caught:
+        r.run("f <- function(x) stop('no ', x); list(a = f(1))")
+    assert (caught.value.message, caught.value.call) == ("no 1", "f(1)")
+    with pytest.raises(r.RError, match="named list"):
+        r.run("1")
+    with pytest.raises(r.RError, match="unexpected"):
+        r.run("1 +")
+    with pytest.raises(r.RError, match=r"must have the input's shape"):
+        r.session.call("r-package", "mean", np.zeros(3), np.zeros(2), None, None)
+    assert r.run("list(a = 1:2, b = TRUE + 0)")["a"].tolist() == [1.0, 2.0]
+
+
+@in_own_process
+def test_installed_functions_give_the_bits_of_the_core():
+    """From R, by R torch's names: the numbers are Python's, and dims, dimnames and names are the input's."""
+    r.install()
+    got = r.run("""
+        set.seed(1)
+        x <- matrix(rnorm(12, sd = 20), 4, dimnames = list(NULL, c("a", "b", "c")))
+        y <- matrix(runif(12), 4)
+        w <- matrix(c(1, 2, 3, 4))
+        p <- c(0.5, 1, 3)
+        loss <- nn_bce_with_logits_loss(w, "su", p)
+        total <- loss(x, y)
+        loss$reduction <- NULL
+        none <- bce_with_logits(x, y, w, p, "none", gradient = TRUE)
+        stopifnot(identical(dimnames(none), dimnames(x)), identical(dimnames(attr(none, "gradient")), dimnames(x)))
+        stopifnot(identical(names(bce_with_logits(c(u = 1L, v = 2L), c(TRUE, FALSE), reduction = "none")), c("u", "v")))
+        stopifnot(identical(dim(bce_with_logits(array(0, c(2, 0, 3)), array(0, c(2, 0, 3)), reduction = "n")), c(2L, 0L, 3L)))
+        stopifnot(identical(bce_with_logits(numeric(), numeric()), NaN))
+        list(x = x, y = y, total = total, mean = loss(x, y), sum = nnf_binary_cross_entropy_with_logits(x, y, w, "sum", p),
+             none = none, gradient = attr(none, "gradient"), default = nnf_binary_cross_entropy_with_logits(x, y))
+    """)
+    x, y = (got[name].reshape((4, 3), order="F") for name in "xy")
+    w, p = [[1.0], [2], [3], [4]], [0.5, 1, 3]
+    loss, gradient = core.loss_and_grad(x, y, w, p, "none")
+    assert same_bits(got["none"], loss.ravel("F")) and same_bits(got["gradient"], gradient.ravel("F"))
+    assert got["total"] == got["sum"] == core.loss(x, y, w, p, "sum")
+    assert got["mean"] == core.loss(x, y, w, p) and got["default"] == core.loss(x, y)
+
+
+CONDITIONS = [
+    ("bce_with_logits(c(1, 2, 3), c(1, 0))", "target of shape (2,) must have the input's shape (3,)"),
+    ("bce_with_logits(c(1, 2), c(1, 0), pos_weight = 1:3)", "pos_weight of shape (3,) does not broadcast to the input's shape (2,)"),
+    ("bce_with_logits(1, NA_real_)", "target is NA at [1]"),
+    ("bce_with_logits(c(1, 2), c(NaN, NA))", "target is NA at [2]"),
+    ("bce_with_logits(c(1, 2), c(1L, NA))", "target is NA at [2]"),
+    ("bce_with_logits(c(1, 2), c(TRUE, NA))", "target is NA at [2]"),
+    ("bce_with_logits(1, 1, weight = NA)", "weight is NA at [1]"),
+    ("bce_with_logits(1, factor('yes'))", "target is of class factor"),
+    ("bce_with_logits(1, Sys.Date())", "target is of class Date"),
+    ("bce_with_logits(1, data.frame(1))", "target is of class data.frame"),
+    ("bce_with_logits('1', 1)", "input is of type character"),
+    ("bce_with_logits(1i, 1)", "input is of type complex"),
+    ("bce_with_logits(list(1), 1)", "input is of type list"),
+    ("bce_with_logits(as.raw(1), 1)", "input is of type raw"),
+    ("bce_with_logits(NULL, 1)", "input is NULL"),
+    ("bce_with_logits(TRUE, 1)", "input is of type logical"),
+    ("bce_with_logits(1, 1, gradient = NA)", "gradient is NA, wants TRUE or FALSE"),
+    ("nnf_binary_cross_entropy_with_logits(1, 1, reduction = 'average')", 'reduction is "average"'),
+    ("nn_bce_with_logits_loss(reduction = 'average')(1, 1)", 'reduction is "average"'),
+]
+
+
+@in_own_process
+def test_errors_of_python_are_conditions_in_r():
+    """Catches an exception that R sees as NULL, NA taken for a number, and codes of factor levels taken for targets."""
+    r.install()
+    for source, message in CONDITIONS:
+        handler = "function(e) c(conditionMessage(e), deparse(conditionCall(e)), class(e))"
+        caught = r_text(f"tryCatch({source}, error = {handler})")
+        assert caught[0].startswith(message), caught
+        assert caught[2:] == ["bce_bridge_error", "error", "condition"] and caught[1][:4] == source[:4], caught
+
+
+@in_own_process
+def test_install_is_as_a_package_on_the_search_path():
+    """The user's own definitions go first, clearing the workspace leaves the functions, and uninstall() takes them away."""
+    r.install()
+    r.install()
+    assert r_text("search()")[1] == "bce_bridge" and r_text("search()").count("bce_bridge") == 1
+    assert r_text("bce_with_logits <- 1; rm(list = ls()); class(bce_with_logits)") == ["function"]
+    printed = r_text("capture.output(nn_bce_with_logits_loss())")
+    assert printed == ['nn_bce_with_logits_loss, answered by Python: reduction = "mean"']
+    r.uninstall()
+    r.uninstall()
+    assert "bce_bridge" not in r_text("search()")
+
+
+@in_own_process
+def test_a_second_thread_starts_r_and_four_use_it():
+    """Catches R refusing another thread, two threads in R at once, and a handler for Ctrl-C that is lost."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    handler = signal.getsignal(signal.SIGINT)
+    want = core.loss_and_grad([1.0, -2.0], [1.0, 0.0], reduction="none")
+    wrong = []
+
+    def work():
+        for _ in range(100):
+            if not all(map(same_bits, want, r.evaluate("r-package", [1.0, -2.0], [1.0, 0.0], reduction="none"))):
+                wrong.append(threading.current_thread())
+
+    for count in (1, 4):
+        threads = [threading.Thread(target=work) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    work()
+    assert not wrong and signal.getsignal(signal.SIGINT) is handler
+
+
+@in_own_process
+def test_the_main_thread_keeps_its_signal_handlers():
+    """Catches R, or rpy2 for it, taking over Ctrl-C or crashes."""
+
+    def caught():
+        status = Path("/proc/self/status")
+        return status.exists() and [line for line in status.read_text().splitlines() if line.startswith("SigCgt")]
+
+    signal.signal(signal.SIGINT, lambda *_: None)
+    handler, before = signal.getsignal(signal.SIGINT), caught()
+    r.version("r-nmath")
+    assert signal.getsignal(signal.SIGINT) is handler and caught() == before
+
+
+@in_own_process
+def test_an_r_that_runs_already_is_used():
+    from rpy2 import rinterface
+
+    rinterface.initr(interactive=True)
+    r_text("x <- c(1, -2); ''")
+    assert r.run("list(x = x)")["x"].tolist() == [1.0, -2.0] and r.evaluate("r-package", 0.0, 1.0)[1] == -0.5
+
+
+def test_a_process_of_its_own_may_die():
+    """Catches waiting for ever, an answer to another question, and a lost error."""
+    assert process.call("run", "cat('noise\\n'); list(x = Sys.getpid())")[1] != os.getpid()
+    with pytest.raises(r.RError, match="no 1"):
+        process.call("run", "stop('no 1')")
+    first = process._child
+    with pytest.raises(r.RError, match="ended with status 3"):
+        process.call("run", "quit(status = 3)")
+    assert first.poll() == 3
+    assert process.call("run", "list(x = 1)")[1].tolist() == [1.0]
+    process._stop()
+
+
+@in_own_process
+def test_nothing_leaks():
+    """10,000 calls in each direction. Catches an R or Python object kept with each call, and memory of neither."""
+    x, y = np.linspace(-3, 3, 1000), np.zeros(1000)
+    r.install()
+    calls = "x <- seq(-3, 3, length.out = 1000); for (i in 1:2500) bce_with_logits(x, 0 * x, gradient = TRUE)"
+
+    def work():
+        for _ in range(2500):
+            r.evaluate("r-package", x, y, reduction="none")
+        return r.run(f"{calls}; list(cells = gc()[, 1])")["cells"]
+
+    def resident():
+        pages = Path("/proc/self/statm")
+        return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") if pages.exists() else 0
+
+    before, size = work(), resident()
+    for _ in range(4):
+        after = work()
+    assert resident() - size < 2e6, "what 250 of the 20,000 calls work on"
+    assert (after - before < 100).all(), "R's cons cells and vector cells after a collection"
