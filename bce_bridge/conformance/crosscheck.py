@@ -1,0 +1,122 @@
+"""Run every implementation over every case, and judge each number."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bce_bridge.conformance import compare
+from bce_bridge.conformance.cases import QUANTITIES, load_cases, load_recorded
+from bce_bridge.conformance.exact import exact
+from bce_bridge.conformance.implementations import IMPLEMENTATIONS, NotInstalled
+
+
+@dataclass
+class Row:
+    """What the cross-check found of one implementation."""
+
+    name: str
+    version: str = ""
+    not_installed: str = ""  # how to get it
+    cases: int = 0
+    classes: Counter = field(default_factory=Counter)  # every number against the exact one
+    agreement: Counter = field(default_factory=Counter)  # every number against recorded R torch
+    worst: dict = field(default_factory=dict)  # (loss or gradient, dtype, cancelling) -> (ULP, case id, element)
+    failures: list = field(default_factory=list)
+
+    @property
+    def verdict(self):
+        if self.not_installed:
+            return "not installed"
+        if self.failures:
+            return "FAILURE"
+        known = [name for name in compare.KNOWN_DEVIATIONS if self.classes[name]]
+        return "known: " + ", ".join(known) if known else "conforms"
+
+
+def crosscheck(progress=lambda text, done, total: None, implementations=IMPLEMENTATIONS):
+    """A Row for each implementation. progress is called with a description and how much of it is done."""
+    cases = load_cases()
+    answers = []
+    for i, case in enumerate(cases):
+        progress("exact answers", i, len(cases))
+        answers.append(exact(case))
+    recorded = load_recorded()[1]
+    judged_recorded = {}
+    rows = []
+    # R torch as recorded comes first here: the others are compared with it.
+    for kind in sorted(implementations, key=lambda kind: kind.name != "R torch (recorded)"):
+        implementation = kind()
+        row = Row(implementation.name)
+        rows.append(row)
+        try:
+            row.version = implementation.open()
+        except NotInstalled as hint:
+            row.not_installed = str(hint)
+            continue
+        for i, (case, answer) in enumerate(zip(cases, answers)):
+            progress(implementation.name, i, len(cases))
+            _judge_case(row, implementation, case, answer, recorded[case.id], judged_recorded)
+    order = [kind.name for kind in implementations]
+    return sorted(rows, key=lambda row: order.index(row.name))
+
+
+def _judge_case(row, implementation, case, answer, recorded, judged_recorded):
+    row.cases += 1
+    dtype = implementation.result_dtype(case)
+    got = implementation.answer(case)
+    infinite = bool(np.isinf(case.logits).any())
+    for quantity in QUANTITIES:
+        kind = "gradient" if quantity.startswith("grad") else "loss"
+        exact_values, terms = answer.values[quantity], answer.terms[quantity]
+        if len(got[quantity]) != len(exact_values):
+            row.failures.append(
+                {
+                    "case": case.id,
+                    "quantity": quantity,
+                    "element": None,
+                    "got": f"{len(got[quantity])} numbers",
+                    "exact": f"{len(exact_values)} numbers",
+                }
+            )
+            continue
+        for element, value in enumerate(got[quantity]):
+            key = case.id, quantity, element
+            label, error = compare.classify(
+                value,
+                exact_values[element],
+                terms[element],
+                answer.libtorch_terms[quantity][element],
+                dtype,
+                implementation.bound,
+                infinite,
+            )
+            row.classes[label] += 1
+            worst_of = kind, dtype, bool(terms[element] > 2 * abs(exact_values[element]))
+            if error > row.worst.get(worst_of, (-1.0,))[0]:
+                row.worst[worst_of] = error, case.id, element
+            if implementation.name == "R torch (recorded)":
+                judged_recorded[key] = label
+            row.agreement[_agreement(value, recorded[quantity][element], case.dtype, label, judged_recorded.get(key))] += 1
+            if label == compare.FAILURE:
+                row.failures.append(
+                    {
+                        "case": case.id,
+                        "quantity": quantity,
+                        "element": element,
+                        "got": float(value).hex(),
+                        "exact": float(exact_values[element]).hex(),
+                        "ulp": error,
+                    }
+                )
+
+
+def _agreement(value, recorded, dtype, label, recorded_label):
+    """How an answer relates to the recorded one: the same, or the worse of what each is to the exact value."""
+    with np.errstate(over="ignore"):
+        value = float(np.dtype(dtype).type(value))
+    if value == recorded or (np.isnan(value) and np.isnan(recorded)):
+        return "same"
+    ranks = [compare.EXACT, compare.ROUNDING, *compare.KNOWN_DEVIATIONS, compare.FAILURE]
+    worse = max(label, recorded_label or compare.EXACT, key=ranks.index)
+    return compare.ROUNDING if worse == compare.EXACT else worse

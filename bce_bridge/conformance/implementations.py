@@ -1,0 +1,153 @@
+"""The implementations that the cross-check compares, each behind one function.
+
+To add one: a subclass of Implementation here, and its name in IMPLEMENTATIONS.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from bce_bridge import core
+from bce_bridge.conformance.cases import load_recorded
+from bce_bridge.conformance.compare import KNOWN_DEVIATIONS, Bound
+
+# The contract: one rounding for float32, 4 ULP for float64, and 4 float64 roundings of terms that cancel.
+CONTRACT = Bound({"float32": 0.5001, "float64": 4}, 4, "float64")
+# Formulae that add the same terms with an error of some ULP in each.
+CAREFUL = Bound({"float32": 0.5001, "float64": 8}, 8, "float64")
+LIBTORCH = Bound({"float32": 4, "float64": 4}, 8, None, KNOWN_DEVIATIONS)
+
+
+class NotInstalled(Exception):
+    """The implementation cannot run here; the text says how to get it, or why it never can."""
+
+
+class Implementation(ABC):
+    """name: as the table shows it. bound: what it may be off by. float64_only: answers float32 cases in float64.
+
+    open() prepares it and returns its version, or raises NotInstalled. loss_and_grad(case operands, dtype, reduction)
+    returns both as arrays; answer(case) is what the cross-check calls.
+    """
+
+    name: str
+    bound = CONTRACT
+    float64_only = False
+
+    @abstractmethod
+    def open(self): ...
+
+    @abstractmethod
+    def loss_and_grad(self, logits, targets, weight, pos_weight, reduction): ...
+
+    def answer(self, case):
+        """The five quantities of a case, each a flat float64 array."""
+        operands = case.logits, case.targets, case.weight, case.pos_weight
+        none, _ = self.loss_and_grad(*operands, "none")
+        mean, grad_mean = self.loss_and_grad(*operands, "mean")
+        total, grad_sum = self.loss_and_grad(*operands, "sum")
+        answers = {"none": none, "mean": mean, "sum": total, "grad_sum": grad_sum, "grad_mean": grad_mean}
+        return {quantity: np.asarray(value, np.float64).ravel() for quantity, value in answers.items()}
+
+    def result_dtype(self, case):
+        return "float64" if self.float64_only else case.dtype
+
+
+class Core(Implementation):
+    name = "C core (NumPy)"
+
+    def open(self):
+        from bce_bridge import __version__
+
+        return __version__
+
+    def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
+        return core.loss_and_grad(logits, targets, weight, pos_weight, reduction)
+
+
+class Torch(Implementation):
+    """This package's function on torch tensors, with the gradient by autograd."""
+
+    name = "torch front end"
+    backend = "core"
+
+    def open(self):
+        try:
+            import torch
+        except ImportError:
+            raise NotInstalled("pip install 'bce-bridge[torch]'") from None
+        return f"torch {torch.__version__}"
+
+    def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
+        import torch
+
+        from bce_bridge import binary_cross_entropy_with_logits
+
+        x, y, w, p = (None if a is None else torch.tensor(a) for a in (logits, targets, weight, pos_weight))
+        x.requires_grad_()
+        loss = binary_cross_entropy_with_logits(x, y, w, reduction=reduction, pos_weight=p, backend=self.backend)
+        loss.backward(torch.ones_like(loss))
+        return loss.detach().numpy(), x.grad.numpy()
+
+
+class Aten(Torch):
+    name = "libtorch (aten)"
+    backend = "aten"
+    bound = LIBTORCH
+
+
+class EmbeddedR(Implementation):
+    """An implementation that runs in R, through rpy2."""
+
+    implementation: str
+
+    def open(self):
+        try:
+            from bce_bridge import r
+        except ImportError:
+            raise NotInstalled("pip install 'bce-bridge[r]', and R from the system's package manager") from None
+        try:
+            return r.version(self.implementation)
+        except r.NotAvailable as error:
+            raise NotInstalled(str(error)) from None
+
+    def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
+        from bce_bridge import r
+
+        return r.evaluate(self.implementation, logits, targets, weight, pos_weight, reduction)
+
+
+class RPackage(EmbeddedR):
+    name = "R package bcebridge"
+    implementation = "r-package"
+    float64_only = True
+
+
+class RNmath(EmbeddedR):
+    name = "R nmath (plogis)"
+    implementation = "r-nmath"
+    bound = CAREFUL
+    float64_only = True
+
+
+class RTorch(EmbeddedR):
+    name = "R torch (live)"
+    implementation = "r-torch"
+    bound = LIBTORCH
+
+
+class RecordedRTorch(Implementation):
+    name = "R torch (recorded)"
+    bound = LIBTORCH
+
+    def open(self):
+        self.description, self.answers = load_recorded()
+        return f"torch {self.description['torch']}, libtorch {self.description['libtorch']}"
+
+    def answer(self, case):
+        return self.answers[case.id]
+
+    def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
+        raise NotInstalled("a recording answers its own cases only")
+
+
+IMPLEMENTATIONS = (Core, Torch, Aten, RPackage, RNmath, RTorch, RecordedRTorch)

@@ -1,0 +1,108 @@
+"""The command line, run as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bce_bridge import core
+
+
+def run(*arguments, check=0):
+    done = subprocess.run([sys.executable, "-m", "bce_bridge.conformance.cli", *arguments], capture_output=True, text=True)
+    assert done.returncode == check, done.stderr
+    return done
+
+
+@pytest.mark.r
+def test_crosscheck(tmp_path):
+    out = run("crosscheck", "--json", str(tmp_path / "out.json")).stdout
+    assert "0 failures" in out
+    written = json.loads((tmp_path / "out.json").read_text())
+    rows = {row["implementation"]: row for row in written["rows"]}
+    assert set(rows) == {
+        "C core (NumPy)",
+        "torch front end",
+        "libtorch (aten)",
+        "R package bcebridge",
+        "R nmath (plogis)",
+        "R torch (live)",
+        "R torch (recorded)",
+    }
+    for name, row in rows.items():
+        assert name in out
+        # R torch is not to be had from every registry: without it the row says how to get it.
+        assert row["cases"] == 184 or (name == "R torch (live)" and "install.packages" in row["not_installed"])
+        assert row["failures"] == []
+    assert rows["R package bcebridge"]["verdict"] == rows["R nmath (plogis)"]["verdict"] == "conforms"
+
+
+@pytest.mark.r
+def test_infert_gives_rs_own_deviance(tmp_path):
+    run("crosscheck", "--dataset", "infert", "--json", str(tmp_path / "out.json"))
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    sums = {row["implementation"]: row["sum"] for row in rows if "sum" in row}
+    assert sums["C core (NumPy)"] == sums["R package bcebridge"] == sums["torch front end"]
+    for name, value in sums.items():
+        # Two sums of 248 terms in the same float64 numbers, by different formulae.
+        assert value == pytest.approx(sums["R glm: deviance / 2"], rel=1e-14), name
+
+
+def test_failures_are_printed_and_set_the_exit_code():
+    code = (
+        "import sys; from bce_bridge.conformance import cli, implementations as i; true = i.Core.loss_and_grad\n"
+        "i.Core.loss_and_grad = lambda *a: tuple(1.001 * result for result in true(*a)); import bce_bridge.conformance.crosscheck as c\n"
+        "c.crosscheck.__defaults__ = (c.crosscheck.__defaults__[0], (i.Core,)); sys.exit(cli.main(['crosscheck']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "FAILURE C core (NumPy): worked-float32-000 none[0] got 0x1." in done.stdout
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv"])
+def test_own_data(tmp_path, suffix):
+    rng = np.random.default_rng(0)
+    columns = {"logit": rng.normal(0, 9, 50), "target": rng.integers(0, 2, 50), "weight": rng.uniform(size=50)}
+    path = tmp_path / f"data{suffix}"
+    if suffix == ".npz":
+        np.savez(path, **columns)
+    else:
+        lines = [",".join(columns)] + [",".join(repr(float(v)) for v in row) for row in zip(*columns.values())]
+        path.write_text("\n".join(lines))
+    run("crosscheck", "--data", str(path), "--json", str(tmp_path / "out.json"))
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    by_name = {row["implementation"]: row for row in rows}
+    assert by_name["C core (NumPy)"]["sum"] == core.loss(*columns.values(), reduction="sum")
+    assert by_name["C core (NumPy)"]["ulp"] < 2
+
+
+# Catches: text, holes and unknown columns becoming numbers.
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("logit,target\n1,0\nx,1\n", "row 3, column logit: 'x' is no number"),
+        ("logit,target\n1\n", "row 2, column target: None is no number"),
+        ("logit,target\n1,\n", "row 2, column target: '' is no number"),
+        ("logit,target\n1,0,7\n", "row 2, column (no name)"),
+        ("logit,label\n1,0\n", "wants the columns logit, target"),
+        ("", "wants the columns logit, target"),
+    ],
+)
+def test_bad_data_is_refused(tmp_path, text, message):
+    path = tmp_path / "data.csv"
+    path.write_text(text)
+    assert message in run("crosscheck", "--data", str(path), check=2).stderr
+
+
+def test_bad_arguments_are_refused(tmp_path):
+    assert "no-such-file" in run("crosscheck", "--data", "no-such-file.csv", check=2).stderr
+    assert "wants a .npz or .csv file" in run("crosscheck", "--data", str(tmp_path / "a.txt"), check=2).stderr
+    assert "usage" in run("bake", check=2).stderr
+
+
+def test_info(tmp_path):
+    out = run("info", "--json", str(tmp_path / "info.json")).stdout
+    assert "numpy" in out
+    assert json.loads((tmp_path / "info.json").read_text())["numpy"] == np.__version__
