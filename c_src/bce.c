@@ -227,6 +227,9 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
         if (plan.wanted[k])
             lay_out(&plan.results[k], wanted[k], logits, n, order);
     }
+    for (int k = 0; k < BCE_RESULTS; k++)
+        plan.settle[k] = plan.wanted[k] && k <= BCE_GRADIENT && wanted[k]->dtype == BCE_FLOAT32 && plan.divisor == 1.0 &&
+                         arguments->weight == NULL && arguments->pos_weight == NULL;
     plan.sigmoids = BCE_SIGMOIDS_NONE;
     for (int k = BCE_GRADIENT; k <= BCE_CURVATURE; k++)
         if (plan.wanted[k] && plan.sigmoids != BCE_SIGMOIDS_WIDE)

@@ -39,6 +39,7 @@ typedef struct {
     bool wanted[BCE_RESULTS];    /* loss: elementwise */
     bool sum;
     bce_sigmoids_kind sigmoids;
+    bool settle[BCE_RESULTS];    /* float32 results that are promised to be correctly rounded */
     bce_view operands[BCE_OPERANDS];
     bce_view results[BCE_RESULTS];
     double label_smoothing;
@@ -57,6 +58,9 @@ void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_partial *partial
 
 /* Write the text, made as printf makes it, to message unless that is NULL; return status. */
 bce_status bce_fail(char *message, bce_status status, const char *format, ...);
+
+/* Loss and gradient for w = p = 1 and finite operands, each rounded to odd: rounding them to float32 rounds once. */
+void bce_accurate(double x, double y, double *loss, double *gradient);
 
 /* Round a number once to dtype, which is floating. */
 void bce_store_number(bce_dtype dtype, double number, void *result);

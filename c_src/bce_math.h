@@ -18,20 +18,19 @@ typedef struct {
 
    With a = |x|, -a = k ln(2) + r for |r| <= ln(2) / 2, and e^-a = 2^k (1 + (r + r^2 q(r))). The first step of the reduction
    is exact: where k is not 0, both k LN2_HIGH and a are multiples of 2^-54, and so is the difference, which is below 2^-1.
-   The second rounds by at most 2^-55, as does the sum in the brackets. 2^k is made with an exponent 54 too large and scaled
-   back: it may be subnormal. */
+   The second rounds by at most 2^-55, as does the sum in the brackets. Adding 1.5 2^52 rounds to an integer, and leaves that
+   in the low bits; with it goes the exponent field of 2^(k + 54), which is scaled back since 2^k may be subnormal. */
 BCE_INLINE bce_exp bce_exp_minus_abs(bce_vec x)
 {
-    const bce_vec one = bce_all(1.0), to_integer = bce_all(0x1.8p52), limit = bce_all(BCE_EXP_LIMIT);
-    bce_vec a = bce_abs(x);
-    a = bce_if_greater(a, limit, limit, a);
+    const bce_vec one = bce_all(1.0), to_integer = bce_all(0x1.8p52 + (1023 + 54));
+    bce_vec a = bce_min(bce_all(BCE_EXP_LIMIT), bce_abs(x));
     bce_vec shifted = bce_fma(a, bce_all(-BCE_LOG2_E), to_integer);
     bce_vec k = shifted - to_integer;
     bce_vec r = bce_fma(k, bce_all(-BCE_LN2_HIGH), -a);
     r = bce_fma(k, bce_all(-BCE_LN2_LOW), r);
     bce_vec above_1 = bce_fma(r * r, bce_exp_polynomial(r), r);
     bce_vec mantissa = one + above_1;
-    bce_vec power = bce_shift_to_exponent(shifted, 1023 + 54) * bce_all(0x1p-54);
+    bce_vec power = bce_shift_to_exponent(shifted) * bce_all(0x1p-54);
     bce_exp result;
     result.t = mantissa * power;
     result.low = (above_1 - (mantissa - one)) * power;
@@ -101,12 +100,12 @@ BCE_INLINE bce_coefficients bce_coefficients_of(bce_vec y, bce_vec w, bce_vec p,
 /* With L = log(1 + e^-|x|), softplus(x) = max(x, 0) + L and softplus(-x) = max(-x, 0) + L, so for the coefficients a of the
    first and b of the second
        a softplus(x) + b softplus(-x) = (a + b) L + (a if x > 0 else b) |x|,
-   where only |x| can be infinite. At hard labels to 1.82 ULP: y = 0 at -0x1.bd95c8dceb918p-2; float64 at soft labels in
+   where only |x| can be infinite, and is left out where its coefficient is zero (NaN comes through L). At hard labels to 1.82 ULP: y = 0 at -0x1.bd95c8dceb918p-2; float64 at soft labels in
    [0, 1] and weights >= 0 to 3 ULP. */
 BCE_INLINE bce_vec bce_loss(bce_vec x, bce_vec log1p, bce_coefficients c)
 {
     bce_vec linear = bce_if_greater(x, bce_all(0.0), c.negative, c.positive);
-    return bce_fma(c.negative + c.positive, log1p, bce_silent_product(linear, bce_abs(x)));
+    return bce_fma(c.negative + c.positive, log1p, bce_product_unless_zero(linear, bce_abs(x)));
 }
 
 /* a sigma(x) - b sigma(-x). */
@@ -128,7 +127,7 @@ BCE_INLINE bce_vec bce_d_targets(bce_vec x, bce_vec log1p, bce_vec w, bce_vec p)
 {
     const bce_vec one = bce_all(1.0);
     bce_vec linear = bce_if_greater(x, bce_all(0.0), -one, p);
-    return bce_silent_product(w, bce_fma(p - one, log1p, bce_silent_product(linear, bce_abs(x))));
+    return bce_silent_product(w, bce_fma(p - one, log1p, bce_product_unless_zero(linear, bce_abs(x))));
 }
 
 /* w y softplus(-x). */

@@ -6,8 +6,10 @@
 
 #if defined(__GNUC__)
 #define BCE_INLINE static inline __attribute__((always_inline))
+#define BCE_UNROLL_2 _Pragma("GCC unroll 2")
 #else
 #define BCE_INLINE static inline
+#define BCE_UNROLL_2
 #endif
 
 #if defined(BCE_SIMD_AVX512)
@@ -27,6 +29,16 @@ BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no)
     return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_GT_OQ), no, yes);
 }
 
+/* a < b ? a : b and a > b ? a : b */
+BCE_INLINE bce_vec bce_min(bce_vec a, bce_vec b) { return _mm512_min_pd(a, b); }
+BCE_INLINE bce_vec bce_max(bce_vec a, bce_vec b) { return _mm512_max_pd(a, b); }
+
+/* a == 0 ? 0 : a b */
+BCE_INLINE bce_vec bce_product_unless_zero(bce_vec a, bce_vec b)
+{
+    return _mm512_maskz_mul_pd(_mm512_cmp_pd_mask(a, _mm512_setzero_pd(), _CMP_NEQ_UQ), a, b);
+}
+
 /* product, but 0 where it is NaN and neither factor is */
 BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
 {
@@ -34,10 +46,16 @@ BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
     return _mm512_mask_blend_pd(_mm512_mask_cmp_pd_mask(nan, a, b, _CMP_ORD_Q), product, _mm512_setzero_pd());
 }
 
-/* The number whose bits are those of x plus bias, shifted left by 52. */
-BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x, int64_t bias)
+/* The number whose bits are those of x, shifted left by 52. */
+BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x)
 {
-    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_add_epi64(_mm512_castpd_si512(x), _mm512_set1_epi64(bias)), 52));
+    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(x), 52));
+}
+
+/* Whether any lane of a and b, neither NaN, differs when rounded to float32. */
+BCE_INLINE bool bce_any_rounds_otherwise(bce_vec a, bce_vec b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(_mm512_cvtpd_ps(a), _mm512_cvtpd_ps(b), _CMP_NEQ_OQ)) != 0;
 }
 
 BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
@@ -61,15 +79,28 @@ BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no)
     return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(a, b, _CMP_GT_OQ));
 }
 
+BCE_INLINE bce_vec bce_min(bce_vec a, bce_vec b) { return _mm256_min_pd(a, b); }
+BCE_INLINE bce_vec bce_max(bce_vec a, bce_vec b) { return _mm256_max_pd(a, b); }
+
+BCE_INLINE bce_vec bce_product_unless_zero(bce_vec a, bce_vec b)
+{
+    return _mm256_and_pd(_mm256_cmp_pd(a, _mm256_setzero_pd(), _CMP_NEQ_UQ), a * b);
+}
+
 BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
 {
     __m256d nan = _mm256_cmp_pd(product, product, _CMP_UNORD_Q);
     return _mm256_andnot_pd(_mm256_and_pd(nan, _mm256_cmp_pd(a, b, _CMP_ORD_Q)), product);
 }
 
-BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x, int64_t bias)
+BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x)
 {
-    return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_add_epi64(_mm256_castpd_si256(x), _mm256_set1_epi64x(bias)), 52));
+    return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(x), 52));
+}
+
+BCE_INLINE bool bce_any_rounds_otherwise(bce_vec a, bce_vec b)
+{
+    return _mm_movemask_ps(_mm_cmp_ps(_mm256_cvtpd_ps(a), _mm256_cvtpd_ps(b), _CMP_NEQ_OQ)) != 0;
 }
 
 BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b) { return _mm256_or_pd(a, b); }
@@ -90,6 +121,15 @@ BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no)
     return vbslq_f64(vcgtq_f64(a, b), yes, no);
 }
 
+/* vminq_f64 and vmaxq_f64 treat NaN otherwise. */
+BCE_INLINE bce_vec bce_min(bce_vec a, bce_vec b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
+BCE_INLINE bce_vec bce_max(bce_vec a, bce_vec b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
+
+BCE_INLINE bce_vec bce_product_unless_zero(bce_vec a, bce_vec b)
+{
+    return vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(a * b), vceqzq_f64(a)));
+}
+
 BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
 {
     uint64x2_t ordered = vandq_u64(vceqq_f64(a, a), vceqq_f64(b, b));
@@ -97,9 +137,15 @@ BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
     return vreinterpretq_f64_u64(vandq_u64(keep, vreinterpretq_u64_f64(product)));
 }
 
-BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x, int64_t bias)
+BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x)
 {
-    return vreinterpretq_f64_s64(vshlq_n_s64(vaddq_s64(vreinterpretq_s64_f64(x), vdupq_n_s64(bias)), 52));
+    return vreinterpretq_f64_s64(vshlq_n_s64(vreinterpretq_s64_f64(x), 52));
+}
+
+BCE_INLINE bool bce_any_rounds_otherwise(bce_vec a, bce_vec b)
+{
+    float32x2_t c = vcvt_f32_f64(a), d = vcvt_f32_f64(b);
+    return vget_lane_u64(vreinterpret_u64_u32(vorr_u32(vclt_f32(c, d), vcgt_f32(c, d))), 0) != 0;
 }
 
 BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
@@ -119,18 +165,28 @@ BCE_INLINE bce_vec bce_fma(bce_vec a, bce_vec b, bce_vec c) { return fma(a, b, c
 BCE_INLINE bce_vec bce_abs(bce_vec x) { return fabs(x); }
 BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no) { return a > b ? yes : no; }
 
+BCE_INLINE bce_vec bce_min(bce_vec a, bce_vec b) { return a < b ? a : b; }
+BCE_INLINE bce_vec bce_max(bce_vec a, bce_vec b) { return a > b ? a : b; }
+BCE_INLINE bce_vec bce_product_unless_zero(bce_vec a, bce_vec b) { return a == 0.0 ? 0.0 : a * b; }
+
 BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
 {
     return product != product && a == a && b == b ? 0.0 : product;
 }
 
-BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x, int64_t bias)
+BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x)
 {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
-    bits = (bits + (uint64_t)bias) << 52;
+    bits <<= 52;
     memcpy(&x, &bits, sizeof x);
     return x;
+}
+
+BCE_INLINE bool bce_any_rounds_otherwise(bce_vec a, bce_vec b)
+{
+    float c = (float)a, d = (float)b;
+    return c < d || c > d;
 }
 
 BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
