@@ -1,0 +1,52 @@
+#!/bin/sh
+# Find R and GNU MPFR, or install them with the system's package manager where that may be done without a password; then put
+# the R package and what its tests need into the R library given as $1. Prints "r" and "mpfr", each on a line, if it is there:
+# without them everything else still works.
+set -eu
+library=$1
+root=$(cd "$(dirname "$0")/.." && pwd)
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+has_r() {
+    command -v R >/dev/null
+}
+
+has_mpfr() {
+    echo '#include <mpfr.h>' | ${CC:-cc} -E - >/dev/null 2>&1
+}
+
+has_testthat() {
+    R_LIBS="$library" Rscript -e 'quit(status = !requireNamespace("testthat", quietly = TRUE))'
+}
+
+mkdir -p "$library"
+if ! has_r || ! has_mpfr || ! has_testthat; then
+    if command -v apt-get >/dev/null && as_root true 2>/dev/null; then
+        echo "Installing what is missing of r-base-dev, r-cran-testthat, libmpfr-dev" >&2
+        as_root apt-get update -qq >&2
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+            r-base-dev r-cran-testthat libmpfr-dev >"$library/apt.log" 2>&1 || cat "$library/apt.log" >&2
+    elif command -v brew >/dev/null; then
+        echo "Installing what is missing of R and MPFR with Homebrew" >&2
+        brew install --quiet r mpfr >&2
+    fi
+fi
+if has_r; then
+    R CMD INSTALL --library="$library" "$root/r_compat" >"$library/install.log" 2>&1 || {
+        cat "$library/install.log" >&2
+        exit 1
+    }
+    has_testthat || Rscript -e 'install.packages("testthat", lib = commandArgs(TRUE)[1])' "$library" >&2
+    echo r
+else
+    echo "R is missing and cannot be installed without a password: install it (Debian, Ubuntu: apt-get install r-base-dev" \
+        "r-cran-testthat; macOS: brew install r) and repeat the command. Going on without R." >&2
+fi
+if has_mpfr; then
+    echo mpfr
+else
+    echo "GNU MPFR is missing: its tests will not run (Debian, Ubuntu: apt-get install libmpfr-dev; macOS: brew install mpfr)." >&2
+fi
