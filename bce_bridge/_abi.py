@@ -12,6 +12,9 @@ DTYPES = {
     name: getattr(lib, f"BCE_{name.upper()}")
     for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 }
+MAX_THREADS = lib.BCE_MAX_THREADS
+PARTIAL_LIMBS = lib.BCE_PARTIAL_LIMBS
+PARTIAL_SIZE = ffi.sizeof("bce_partial") // ffi.sizeof("int64_t")
 REDUCTIONS = {"none": lib.BCE_NONE, "mean": lib.BCE_MEAN, "sum": lib.BCE_SUM}
 VERSION = ffi.string(lib.BCE_VERSION).decode()
 
@@ -65,8 +68,8 @@ def call(function, *arguments):
         raise _EXCEPTIONS[status](ffi.string(message).decode())
 
 
-def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, **results):
-    """Compute the wanted results in one pass, into the Arrays given by their names in bce_results.
+def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, partial=None, **results):
+    """Compute the wanted results in one pass: into the Arrays given by their names in bce_results, and added to partial.
 
     Raises ValueError or TypeError with the core's message, which names the argument, what it got and what it wants.
     """
@@ -81,4 +84,35 @@ def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, **
     wanted = ffi.new("bce_results *")
     for name, array in results.items():
         setattr(wanted, name, _pointer(array, alive))
+    if partial is not None:
+        wanted.partial = partial
     call(lib.bce_evaluate, arguments, wanted)
+
+
+def partial_from(numbers=()):
+    """A bce_partial of these int64 fields, PARTIAL_SIZE of them in the struct's order; the empty sum from none."""
+    partial = ffi.new("bce_partial *")
+    fields = ffi.cast("int64_t *", partial)
+    for i, number in enumerate(numbers):
+        fields[i] = number
+    return partial
+
+
+def partial_fields(partial):
+    """The PARTIAL_SIZE fields of a bce_partial as a list of int."""
+    return ffi.unpack(ffi.cast("int64_t *", partial), PARTIAL_SIZE)
+
+
+def isa():
+    """The instruction set in use. Raises RuntimeError if BCE_BRIDGE_ISA names one that is not to be had."""
+    name = ffi.new("const char **")
+    call(lib.bce_get_isa, name)
+    return ffi.string(name[0]).decode()
+
+
+def isas():
+    """The instruction sets of this build, widest first, as a dict of names to whether this machine has them."""
+    found = {}
+    while (name := lib.bce_isa_name(len(found))) != ffi.NULL:
+        found[ffi.string(name).decode()] = bool(lib.bce_isa_supported(len(found)))
+    return found

@@ -26,15 +26,27 @@ Errors: TypeError for what holds no real numbers (text, objects, complex numbers
 float64; ValueError for shapes that do not fit and for an unknown reduction. The text names the argument.
 """
 
+import numbers
+import threading
+
 import numpy as np
 
 from bce_bridge import _abi
 
-__all__ = ["curvature", "loss", "loss_and_grad"]
+__all__ = ["Accumulator", "build_info", "curvature", "get_num_threads", "loss", "loss_and_grad", "set_num_threads"]
+
+
+# dtype.name takes NumPy microseconds.
+_NAMES = {np.dtype(name): name for name in _abi.DTYPES if name != "bfloat16"}
+
+
+def _name(dtype):
+    """What the core calls a native dtype, or None."""
+    return _NAMES.get(dtype) or ("bfloat16" if dtype.name == "bfloat16" else None)
 
 
 def _describe(array):
-    return _abi.Array(array.ctypes.data, array.dtype.name, array.shape, array.strides)
+    return _abi.Array(array.__array_interface__["data"][0], _name(array.dtype), array.shape, array.strides)
 
 
 def _operand(name, value):
@@ -48,6 +60,8 @@ def _operand(name, value):
     except ValueError as error:
         raise ValueError(f"{name} is no array: {error}") from None
     dtype = array.dtype
+    if _name(dtype):
+        return array
     if dtype.kind not in "fiub" and dtype.name != "bfloat16":
         raise TypeError(f"{name} has dtype {dtype}, wants real numbers")
     if dtype.kind == "f" and dtype.itemsize > 8:
@@ -75,6 +89,20 @@ def _operands(logits, targets, weight, pos_weight):
     return x, y, w, p
 
 
+def _run(operands, reduction, label_smoothing, **results):
+    _abi.evaluate(*(None if a is None else _describe(a) for a in operands), label_smoothing, reduction, **results)
+
+
+def checked_operands(logits, targets, weight=None, pos_weight=None, reduction="mean"):
+    """(logits, targets, weight, pos_weight) as arrays of dtypes that the core reads, None where not given, whose shapes fit.
+
+    For callers that compute the loss by other means than the core and want its errors: see the module.
+    """
+    operands = _operands(logits, targets, weight, pos_weight)
+    _run(operands, reduction, 0.0)
+    return operands
+
+
 def _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, names):
     _abi.reduction_code(reduction)
     x, y, w, p = _operands(logits, targets, weight, pos_weight)
@@ -87,12 +115,7 @@ def _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, n
         results[name] = (
             np.empty((), loss_dtype) if scalar else np.empty_like(x, loss_dtype if name == "loss" else x.dtype, subok=False)
         )
-    _abi.evaluate(
-        *(None if a is None else _describe(a) for a in (x, y, w, p)),
-        label_smoothing,
-        reduction,
-        **{name: _describe(array) for name, array in results.items()},
-    )
+    _run((x, y, w, p), reduction, label_smoothing, **{name: _describe(array) for name, array in results.items()})
     return tuple(array[()] for array in results.values())
 
 
@@ -110,3 +133,177 @@ def curvature(logits, targets, weight=None, pos_weight=None, reduction="mean", *
     """The second derivative with respect to each logit, the diagonal that is the whole Hessian. Arguments and errors: see
     the module."""
     return _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, ["curvature"])[0]
+
+
+_MAX_COUNT = 2**63 - 1
+_MAX_FLOAT64 = (2**53 - 1) << 971 + 1074  # in units of 2^-1074
+# What is pickled: the number of this format, the sum of the finite losses in units of 2^-1074, and the numbers of elements.
+_STATE_FORMAT = 1
+_STATE = ("format", "sum", "count", "nan", "plus_infinity", "minus_infinity")
+
+
+class Accumulator:
+    """The exact sum of element losses that arrive in parts: a stream, a file larger than memory, the shards of many machines.
+
+    However the elements are divided among calls of update() and accumulators, and in whatever order those are merged, sum()
+    and mean() have the bits that one call of loss() on all of them gives: nothing is rounded before the end. Accumulators
+    are equal when their exact sums and their counts are; they can be copied and pickled (a pickle holds integers alone and
+    says of which format it is; what is no such state raises ValueError). An accumulator takes 576 bytes, and threads may
+    share one.
+
+        accumulator = Accumulator()
+        for logits, targets in batches:
+            accumulator.update(logits, targets)
+        accumulator.mean()
+
+        functools.reduce(Accumulator.merge, accumulators, Accumulator())    # the accumulators of several workers
+
+        for start in range(0, n, size):    # files larger than memory: each map lets go of the pages that it has read
+            shape = (min(size, n - start),)
+            x, y = (np.memmap(file, np.float32, "r", 4 * start, shape) for file in (logits_file, targets_file))
+            accumulator.update(x, y)
+    """
+
+    __slots__ = ("_lock", "_partial")
+    __hash__ = None
+
+    def __init__(self):
+        self._partial = _abi.partial_from()
+        self._lock = threading.Lock()
+
+    def update(self, logits, targets, weight=None, pos_weight=None, *, label_smoothing=0.0):
+        """Add the element losses, in one pass and without storing them; return self. Arguments and errors: see the module.
+
+        On an error nothing has been added. The arrays are read where they lie, and the other threads run meanwhile.
+        """
+        part = _abi.partial_from()
+        _run(_operands(logits, targets, weight, pos_weight), "sum", label_smoothing, partial=part)
+        return self._add(part)
+
+    def merge(self, other):
+        """Add what another accumulator holds; return self. Raises TypeError for anything else."""
+        if not isinstance(other, Accumulator):
+            raise TypeError(f"other is of type {type(other).__name__}, wants an Accumulator")
+        return self._add(_abi.partial_from(other._fields()))
+
+    def _add(self, partial):
+        with self._lock:
+            if self._partial.count > _MAX_COUNT - partial.count:
+                raise OverflowError(f"the count of {self._partial.count} and {partial.count} elements is above 2^63 - 1")
+            _abi.lib.bce_partial_merge(self._partial, partial)
+        return self
+
+    def _fields(self):
+        with self._lock:
+            return _abi.partial_fields(self._partial)
+
+    def _round(self, reduction, dtype):
+        dtype = np.dtype(dtype)
+        if not _floating(dtype) or dtype.name not in _abi.DTYPES:
+            raise TypeError(f"dtype is {dtype}, wants float64, float32, float16 or bfloat16")
+        result = np.empty((), dtype.newbyteorder("="))
+        address = _abi.ffi.cast("void *", result.ctypes.data)
+        with self._lock:
+            _abi.lib.bce_partial_round(self._partial, _abi.REDUCTIONS[reduction], _abi.DTYPES[dtype.name], address)
+        return result[()]
+
+    def sum(self, dtype=np.float64):
+        """The exact sum, correctly rounded to a NumPy scalar of the floating dtype; 0 if empty."""
+        return self._round("sum", dtype)
+
+    def mean(self, dtype=np.float64):
+        """The exact sum divided by count, rounded once to a NumPy scalar of the floating dtype; NaN if empty."""
+        return self._round("mean", dtype)
+
+    @property
+    def count(self):
+        """The number of elements, as an int."""
+        with self._lock:
+            return self._partial.count
+
+    def to_array(self):
+        """The state as an int64 array of shape (72,), to be added to others' elementwise.
+
+        So an all-reduce by sum, of up to 2^30 machines, gives each of them from_array() of the whole. The first 68 numbers are
+        the digits, of 32 bits each and the lowest first, of the sum of the finite losses in units of 2^-1074; then follow the
+        numbers of elements, of NaN, of plus infinity and of minus infinity. Equal accumulators have equal arrays.
+        """
+        return np.array(self._fields(), np.int64)
+
+    @classmethod
+    def from_array(cls, array):
+        """The accumulator of a to_array(), or of a sum of them. Raises TypeError unless it is an int64 array, ValueError for
+        another shape and for numbers that are the state of no accumulator."""
+        if not isinstance(array, np.ndarray) or array.dtype.newbyteorder("=") != np.int64:
+            got = f"dtype {array.dtype}" if isinstance(array, np.ndarray) else f"type {type(array).__name__}"
+            raise TypeError(f"array is of {got}, wants a NumPy array of int64")
+        if array.shape != (_abi.PARTIAL_SIZE,):
+            raise ValueError(f"array has the shape {array.shape}, wants ({_abi.PARTIAL_SIZE},)")
+        fields = array.tolist()
+        return cls._of(sum(limb << 32 * i for i, limb in enumerate(fields[:-4])), *fields[-4:])
+
+    @classmethod
+    def _of(cls, total, count, nan, plus_infinity, minus_infinity):
+        """Of the sum of the finite losses in units of 2^-1074, and the numbers of elements; ValueError if these cannot be."""
+        finite = count - nan - plus_infinity - minus_infinity
+        if min(count, nan, plus_infinity, minus_infinity, finite) < 0 or count > _MAX_COUNT:
+            raise ValueError(
+                f"no accumulator's state: {count} elements, {nan} of them NaN, {plus_infinity} plus infinity and "
+                f"{minus_infinity} minus infinity"
+            )
+        if abs(total) > finite * _MAX_FLOAT64:
+            raise ValueError(f"no accumulator's state: its sum is too large for {finite} finite numbers")
+        last = _abi.PARTIAL_LIMBS - 1
+        limbs = [total >> 32 * i & 0xFFFFFFFF for i in range(last)]
+        accumulator = cls()
+        accumulator._partial = _abi.partial_from([*limbs, total >> 32 * last, count, nan, plus_infinity, minus_infinity])
+        return accumulator
+
+    def __getstate__(self):
+        *limbs, count, nan, plus_infinity, minus_infinity = self._fields()
+        total = sum(limb << 32 * i for i, limb in enumerate(limbs))
+        return dict(zip(_STATE, (_STATE_FORMAT, total, count, nan, plus_infinity, minus_infinity)))
+
+    def __setstate__(self, state):
+        fits = isinstance(state, dict) and set(state) == set(_STATE) and all(type(value) is int for value in state.values())
+        if not fits or state["format"] != _STATE_FORMAT:
+            raise ValueError(f"no accumulator's state of format {_STATE_FORMAT}, a dict of the integers {', '.join(_STATE)}")
+        self._partial = Accumulator._of(*(state[name] for name in _STATE[1:]))._partial
+        self._lock = threading.Lock()
+
+    def __eq__(self, other):
+        return self._fields() == other._fields() if isinstance(other, Accumulator) else NotImplemented
+
+    def __repr__(self):
+        return f"<Accumulator of {self.count} losses: mean {float(self.mean())!r}, sum {float(self.sum())!r}>"
+
+
+def set_num_threads(n):
+    """Let one call use up to n threads, 1 to 1,024; results do not depend on it. Raises ValueError for any other n.
+
+    Threads are started by the call and ended in it, one for every 131,072 elements at most.
+    """
+    if isinstance(n, (bool, np.bool_)) or not isinstance(n, numbers.Integral) or not 1 <= n <= _abi.MAX_THREADS:
+        raise ValueError(f"n is {n!r}, wants an integer from 1 to {_abi.MAX_THREADS}")
+    _abi.lib.bce_set_num_threads(int(n))
+
+
+def get_num_threads():
+    """The largest number of threads that one call uses: at first BCE_BRIDGE_NUM_THREADS, or else the number of processors."""
+    return _abi.lib.bce_get_num_threads()
+
+
+def build_info():
+    """The core's version, the instruction set in use, those of this build and of this machine, and the number of threads.
+
+    A dict of version: str, isa: str, isas_built and isas_supported: lists of str, the widest first, num_threads: int.
+    Raises RuntimeError if the environment variable BCE_BRIDGE_ISA names an instruction set that is not to be had.
+    """
+    isas = _abi.isas()
+    return {
+        "version": _abi.VERSION,
+        "isa": _abi.isa(),
+        "isas_built": list(isas),
+        "isas_supported": [name for name, supported in isas.items() if supported],
+        "num_threads": get_num_threads(),
+    }

@@ -53,8 +53,7 @@ def evaluate(implementation, logits, targets, weight=None, pos_weight=None, redu
     for an unknown implementation, NotAvailable as version() does, and RError for an error in R.
     """
     _check_implementation(implementation)
-    operands = core._operands(logits, targets, weight, pos_weight)
-    core._evaluate(*operands, reduction, 0.0, [])  # checks the shapes and the reduction
+    operands = core.checked_operands(logits, targets, weight, pos_weight, reduction)
     x, y = operands[:2]
     if implementation == "r-torch":
         if x.dtype not in (np.float32, np.float64):

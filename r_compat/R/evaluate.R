@@ -1,6 +1,12 @@
 # The one way from the exported functions to the C core.
 evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FALSE, call) {
   reduction <- match_reduction(reduction, call)
+  operands <- check_operands(input, target, weight, pos_weight, call)
+  answer(.Call(C_evaluate, operands[[1]], operands[[2]], operands[[3]], operands[[4]], reduction, gradient), call)
+}
+
+# The operands as the core takes them.
+check_operands <- function(input, target, weight, pos_weight, call) {
   check_operand(input, "input", call)
   if (is.logical(input)) {
     abort(call, "input is of type logical, wants numeric logits: are input and target the wrong way round?")
@@ -9,7 +15,11 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
   check_operand(target, "target", call)
   if (!is.null(weight)) check_operand(weight, "weight", call)
   if (!is.null(pos_weight)) check_operand(pos_weight, "pos_weight", call)
-  result <- .Call(C_evaluate, input, target, weight, pos_weight, reduction, gradient)
+  list(input, target, weight, pos_weight)
+}
+
+# What C returns, unless that is the message of an error.
+answer <- function(result, call) {
   if (is.character(result)) abort(call, in_terms_of_r(result))
   result
 }

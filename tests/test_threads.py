@@ -1,0 +1,151 @@
+"""Threads of the core, which are started in a call and have ended when it returns: forks, callers at once, their number."""
+
+import threading
+
+import numpy as np
+import pytest
+from embedded_r import run_python
+
+from bce_bridge import core
+
+N = 2**19 + 5  # for three threads and more: 2^17 elements each
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before():
+    before = core.get_num_threads()
+    yield
+    core.set_num_threads(before)
+
+
+def problem(seed, n=N):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 6, n).astype(np.float32), rng.random(n).astype(np.float32), rng.random(n).astype(np.float32)
+
+
+def compute(operands):
+    loss, gradient = core.loss_and_grad(*operands, reduction="none")
+    total = core.Accumulator().update(*operands)
+    return loss.tobytes(), gradient.tobytes(), core.loss(*operands).tobytes(), total.to_array().tobytes()
+
+
+# NumPy's BLAS has threads of its own, of which Python 3.12 and later warn at a fork: one thread is none to start.
+_ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+_FORK = """
+import multiprocessing
+import numpy as np
+from bce_bridge import core
+
+rng = np.random.default_rng(0)
+x, y = rng.normal(0, 6, 2**19 + 5), rng.random(2**19 + 5)
+shared = core.Accumulator()
+
+def compute(seed):
+    loss, gradient = core.loss_and_grad(x, y, reduction="none")
+    return loss.tobytes(), gradient.tobytes(), core.Accumulator().update(x, y).to_array().tobytes()
+
+core.set_num_threads(4)
+want = compute(0)
+shared.update(x, y)
+
+def child(connection):
+    connection.send(compute(0) == want and core.get_num_threads() == 4)
+    grandchild(connection)
+
+def grandchild(connection):
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=lambda: connection.send((compute(0) == want, shared.update(x, y).count)))
+    process.start()
+    process.join()
+
+context = multiprocessing.get_context("fork")
+for _ in range(3):
+    mine, theirs = context.Pipe()
+    process = context.Process(target=child, args=(theirs,))
+    process.start()
+    for answer in (True, (True, 2 * len(x))):
+        assert mine.poll(60), "the child does not answer"
+        assert mine.recv() == answer
+    process.join()
+    assert process.exitcode == 0
+    assert compute(0) == want
+with context.Pool(3) as pool:
+    assert all(answer == want for answer in pool.map(compute, range(6)))
+assert shared.count == len(x)
+"""
+
+
+def test_fork_after_a_threaded_call():
+    """Catches a pool of threads, whose locks and queues come over a fork and its threads do not: the child waits for ever.
+    From Python 3.12 on also a thread that outlives its call: a fork warns of it, and a warning is an error."""
+    run_python(_FORK, **_ONE_BLAS_THREAD)
+
+
+# Catches scratch memory, a plan or a message that calls share.
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_callers_at_once(threads):
+    core.set_num_threads(threads)
+    problems = [problem(seed, n) for seed, n in enumerate([N, 1, 1000, 2**18 + 1, 0, 70_001, N - 1, 255])]
+    want = [compute(operands) for operands in problems]
+    wrong, start = [], threading.Barrier(len(problems))
+
+    def work(k):
+        start.wait()
+        for i in range(4):
+            at = (k + i) % len(problems)
+            if compute(problems[at]) != want[at]:
+                wrong.append(at)
+            x = problems[at][0]
+            try:
+                core.loss(x, x[:-1] if len(x) else [1.0])
+            except ValueError as error:
+                if f"the logits' shape ({len(x)},)" not in str(error):
+                    wrong.append(error)
+
+    workers = [threading.Thread(target=work, args=(k,)) for k in range(len(problems))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_the_number_of_threads_may_change_during_calls():
+    """Catches a call that reads the number twice, once for its memory and once for its threads."""
+    operands = problem(1)
+    want = compute(operands)
+    done = threading.Event()
+
+    def change():
+        n = 0
+        while not done.is_set():
+            n = n % 9 + 1
+            core.set_num_threads(n)
+
+    changer = threading.Thread(target=change)
+    changer.start()
+    try:
+        assert all(compute(operands) == want for _ in range(30))
+    finally:
+        done.set()
+        changer.join()
+
+
+def test_the_number_of_threads():
+    for n in (1, 2, 7, 1024, np.int64(3), np.uint8(5)):
+        core.set_num_threads(n)
+        assert core.get_num_threads() == n == core.build_info()["num_threads"] and type(core.get_num_threads()) is int
+    for bad in (0, -1, 1025, 2**40, 1.0, 2.5, "2", None, True, np.True_, float("nan"), [2]):
+        with pytest.raises(ValueError, match="^n is .*, wants an integer from 1 to 1024$"):
+            core.set_num_threads(bad)
+    assert core.get_num_threads() == 5
+
+
+def test_more_threads_than_elements_are_worth():
+    """Catches a share of a thread that is empty or lies past the end."""
+    core.set_num_threads(1)
+    operands = [problem(2, n) for n in (0, 1, 4096, 2**17 - 1, 2**17, 2**18 - 1, 2**18)]
+    want = [compute(each) for each in operands]
+    core.set_num_threads(1024)
+    assert [compute(each) for each in operands] == want
