@@ -74,6 +74,17 @@ static bce_status check_array(const char *name, const bce_array *array, bool flo
     return BCE_OK;
 }
 
+static int64_t element_count(const bce_array *array)
+{
+    int64_t count = 1;
+    for (int d = 0; d < array->ndim; d++)
+        if (array->shape[d] == 0)
+            return 0;
+    for (int d = 0; d < array->ndim; d++)
+        count *= array->shape[d];
+    return count;
+}
+
 static bool same_shape(const bce_array *a, const bce_array *b)
 {
     bool same = a->ndim == b->ndim;
@@ -211,10 +222,9 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
 
     bce_plan plan;
     int order[BCE_MAX_DIMENSIONS];
-    int n = memory_order(logits, order);
-    plan.count = 1;
-    for (int d = 0; d < logits->ndim; d++)
-        plan.count *= logits->shape[d];
+    plan.count = element_count(logits);
+    /* Nothing is laid out of an empty array: the product of its other dimensions may be any size. */
+    int n = plan.count > 0 ? memory_order(logits, order) : 0;
     plan.label_smoothing = arguments->label_smoothing;
     plan.divisor = reduction == BCE_MEAN && plan.count > 0 ? (double)plan.count : 1.0;
     for (int k = 0; k < BCE_OPERANDS; k++) {
@@ -236,9 +246,17 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
             plan.sigmoids = wanted[k]->dtype == BCE_FLOAT64 ? BCE_SIGMOIDS_WIDE : BCE_SIGMOIDS_NARROW;
     plan.sum = results->partial != NULL || (results->loss != NULL && !elementwise);
 
+    bool wide = results->partial != NULL || (results->loss != NULL && results->loss->dtype == BCE_FLOAT64);
+    for (int k = BCE_GRADIENT; k < BCE_RESULTS; k++)
+        wide |= wanted[k] != NULL && wanted[k]->dtype == BCE_FLOAT64;
+    plan.tails = wide && (arguments->weight != NULL || arguments->pos_weight != NULL);
+
     bce_partial partial;
     memset(&partial, 0, sizeof partial);
-    if (plan.count > 0)
+    bool anything = plan.sum;
+    for (int k = 0; k < BCE_RESULTS; k++)
+        anything |= plan.wanted[k];
+    if (plan.count > 0 && anything)
         bce_run_on_threads(run, &plan, &partial);
     if (results->partial != NULL)
         bce_partial_merge(results->partial, &partial);

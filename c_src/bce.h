@@ -109,7 +109,7 @@ const char *bce_isa_name(int index);
 int bce_isa_supported(int index);
 
 /* The largest number of threads that one call uses: 1 to BCE_MAX_THREADS; below 1, the default: the environment variable
-   BCE_BRIDGE_NUM_THREADS, else the number of processors. Results do not depend on it. */
+   BCE_BRIDGE_NUM_THREADS if it is a positive integer, else the number of processors open to this process. Results do not depend on it. */
 void bce_set_num_threads(int n);
 int bce_get_num_threads(void);
 

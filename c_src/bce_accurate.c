@@ -1,5 +1,6 @@
-/* Loss and gradient of one element in double-double arithmetic, for the few results that lie so close to the midpoint of two
-   float32 numbers that float64 cannot tell which is nearer: one in some ten million. Accuracy, not speed.
+/* Double-double arithmetic for the few elements that float64 is not enough for. Accuracy, not speed: results so close to the
+   midpoint of two float32 numbers that float64 cannot tell which is nearer, one in some ten million; and e^-a times a weight
+   where e^-a itself is below the normal numbers.
 
    The pairs hi + lo and their operations are those of T. J. Dekker, "A floating-point technique for extending the available
    precision", Numer. Math. 18, 1971, with fma for the products; each is off by a few 2^-104. */
@@ -56,21 +57,31 @@ static pair times_power_of_2(pair a, double power)
     return result;
 }
 
-/* e^-a for 0 <= a < 700: e^-a = 2^k (1 + s)^1024 with 1 + s = e^(r / 1024), where (1 + s)^2 = 1 + (2 s + s^2). Nine terms of
-   the series leave 2^-120; the ten squarings multiply the error by 2^10. */
-static pair exp_minus(double a)
+/* e^-a = 2^k (1 + s)^1024 for 0 <= a <= 4000, where 1 + s = e^(r / 1024) and (1 + s)^2 = 1 + (2 s + s^2); the second factor is
+   returned. Nine terms of the series leave 2^-120; the ten squarings multiply the error by 2^10. */
+static pair exp_minus(double a, int *k)
 {
     const double ln2[3] = {0x1.62e42fefa39efp-1, 0x1.abc9e3b39803fp-56, 0x1.7b57a079a1934p-111};
-    double k = floor(0.5 - a / ln2[0]);
-    pair product = {-k * ln2[1], fma(-k, ln2[1], k * ln2[1])};
-    pair r = add(of(fma(-k, ln2[0], -a)), add(product, of(-k * ln2[2])));
+    double n = floor(0.5 - a / ln2[0]);
+    pair product = {-n * ln2[1], fma(-n, ln2[1], n * ln2[1])};
+    pair r = add(of(fma(-n, ln2[0], -a)), add(product, of(-n * ln2[2])));
     r = times_power_of_2(r, 0x1p-10);
     pair s = of(0.0);
-    for (int n = 9; n >= 1; n--)
-        s = divide(multiply(r, add(of(1.0), s)), of(n));
+    for (int term = 9; term >= 1; term--)
+        s = divide(multiply(r, add(of(1.0), s)), of(term));
     for (int i = 0; i < 10; i++)
         s = add(times_power_of_2(s, 2.0), multiply(s, s));
-    return times_power_of_2(add(of(1.0), s), ldexp(1.0, (int)k));
+    *k = (int)n;
+    return add(of(1.0), s);
+}
+
+double bce_times_exp_minus(double coefficient, double a)
+{
+    if (a > 4000.0 || coefficient == 0.0)
+        return coefficient * 0.0;
+    int k;
+    pair mantissa = exp_minus(a, &k);
+    return ldexp(fma(coefficient, mantissa.hi, coefficient * mantissa.lo), k);
 }
 
 /* log(1 + t) for 0 <= t <= 1 as 2 artanh(t / (2 + t)), whose argument is at most 1/3: 36 terms leave 2^-114. */
@@ -95,7 +106,9 @@ static double round_to_odd(pair a)
 
 void bce_accurate(double x, double y, double *loss, double *gradient)
 {
-    pair t = exp_minus(fabs(x)), one = of(1.0), log1p_t = log1p_of(t);
+    int k;
+    pair mantissa = exp_minus(fabs(x), &k);
+    pair t = times_power_of_2(mantissa, ldexp(1.0, k)), one = of(1.0), log1p_t = log1p_of(t);
     pair sigma_plus = divide(one, add(one, t)), sigma_minus = divide(t, add(one, t));
     pair negative = sum_of(1.0, -y), positive = of(y);
     pair softplus = add(of(x > 0.0 ? x : 0.0), log1p_t), softplus_minus = add(of(x > 0.0 ? 0.0 : -x), log1p_t);

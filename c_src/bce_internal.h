@@ -42,6 +42,7 @@ typedef struct {
     bool settle[BCE_RESULTS];    /* float32 results that are promised to be correctly rounded */
     bce_view operands[BCE_OPERANDS];
     bce_view results[BCE_RESULTS];
+    bool tails;                  /* a weight could lift e^-|x| out of the subnormal numbers into a float64 result */
     double label_smoothing;
     double divisor;              /* of the derivatives */
 } bce_plan;
@@ -61,6 +62,9 @@ bce_status bce_fail(char *message, bce_status status, const char *format, ...);
 
 /* Loss and gradient for w = p = 1 and finite operands, each rounded to odd: rounding them to float32 rounds once. */
 void bce_accurate(double x, double y, double *loss, double *gradient);
+
+/* coefficient e^-a, rounded as one number, for a >= 0: where e^-a alone is subnormal or 0 the product need not be. */
+double bce_times_exp_minus(double coefficient, double a);
 
 /* Round a number once to dtype, which is floating. */
 void bce_store_number(bce_dtype dtype, double number, void *result);

@@ -53,13 +53,14 @@ int bce_isa_supported(int index)
     return index >= 0 && index < PATHS && paths[index].supported();
 }
 
-static bce_status choose(const char *name, const char *origin, char *message)
+/* Sets *path to the index of the named path, or for NULL to that of the widest. */
+static bce_status find(const char *name, const char *origin, int *path, char *message)
 {
     for (int i = 0; i < PATHS; i++)
         if (name == NULL ? paths[i].supported() : strcmp(name, paths[i].name) == 0) {
             if (!paths[i].supported())
                 return bce_fail(message, BCE_ERROR_ISA, "%s is '%s', which this machine does not have", origin, name);
-            atomic_store(&chosen, i);
+            *path = i;
             return BCE_OK;
         }
     char known[128] = "";
@@ -72,26 +73,43 @@ static bce_status choose(const char *name, const char *origin, char *message)
 
 bce_status bce_set_isa(const char *name, char *message)
 {
-    return choose(name, "isa", message);
+    int path;
+    bce_status status = find(name, "isa", &path, message);
+    if (status == BCE_OK)
+        atomic_store(&chosen, path);
+    return status;
+}
+
+/* The path in use, which the first call takes from the environment, unless bce_set_isa comes between in another thread. */
+static bce_status current(int *path, char *message)
+{
+    *path = atomic_load(&chosen);
+    if (*path >= 0)
+        return BCE_OK;
+    const char *wanted = getenv("BCE_BRIDGE_ISA");
+    int found, none = -1;
+    bce_status status = find(wanted != NULL && *wanted != '\0' ? wanted : NULL, "BCE_BRIDGE_ISA", &found, message);
+    if (status == BCE_OK)
+        *path = atomic_compare_exchange_strong(&chosen, &none, found) ? found : none;
+    return status;
 }
 
 bce_status bce_get_isa(const char **name, char *message)
 {
-    if (atomic_load(&chosen) < 0) {
-        const char *wanted = getenv("BCE_BRIDGE_ISA");
-        bce_status status = choose(wanted != NULL && *wanted != '\0' ? wanted : NULL, "BCE_BRIDGE_ISA", message);
-        if (status != BCE_OK)
-            return status;
-    }
-    *name = paths[atomic_load(&chosen)].name;
-    return BCE_OK;
+    if (name == NULL)
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "name is NULL");
+    int path;
+    bce_status status = current(&path, message);
+    if (status == BCE_OK)
+        *name = paths[path].name;
+    return status;
 }
 
 bce_status bce_current_run(bce_run **run, char *message)
 {
-    const char *name;
-    bce_status status = bce_get_isa(&name, message);
+    int path;
+    bce_status status = current(&path, message);
     if (status == BCE_OK)
-        *run = paths[atomic_load(&chosen)].run;
+        *run = paths[path].run;
     return status;
 }

@@ -19,6 +19,12 @@ static double from_bits(uint64_t bits)
     return x;
 }
 
+/* A partial sum that comes from outside may hold anything: beyond the last limb and the counts it wraps. */
+static int64_t wrapping_sum(int64_t a, int64_t b)
+{
+    return (int64_t)((uint64_t)a + (uint64_t)b);
+}
+
 void bce_partial_deposit(bce_partial *partial, double number)
 {
     uint64_t bits = to_bits(number), mantissa = bits & ((UINT64_C(1) << 52) - 1);
@@ -42,45 +48,55 @@ void bce_partial_deposit(bce_partial *partial, double number)
     }
 }
 
+static int64_t low_32(int64_t limb)
+{
+    return (int64_t)((uint64_t)limb & LOW_32);
+}
+
+/* The carry meets the limb's low half only: the sum with all of it need not fit. */
 void bce_partial_normalize(bce_partial *partial)
 {
+    const int64_t base = (int64_t)1 << 32;
     int64_t carry = 0;
     for (int i = 0; i < LIMBS - 1; i++) {
-        int64_t limb = partial->limbs[i] + carry;
-        int64_t digit = (int64_t)((uint64_t)limb & LOW_32);
-        carry = (limb - digit) / ((int64_t)1 << 32);
-        partial->limbs[i] = digit;
+        int64_t limb = partial->limbs[i], digit = low_32(limb), sum = digit + carry;
+        partial->limbs[i] = low_32(sum);
+        carry = (limb - digit) / base + (sum - low_32(sum)) / base;
     }
-    partial->limbs[LIMBS - 1] += carry;
+    partial->limbs[LIMBS - 1] = wrapping_sum(partial->limbs[LIMBS - 1], carry);
 }
 
 void bce_partial_add(bce_partial *partial, const double *numbers, size_t n)
 {
+    bce_partial_normalize(partial);
     for (size_t i = 0; i < n; i++) {
         double number = numbers[i];
         if (number != number)
-            partial->nan++;
+            partial->nan = wrapping_sum(partial->nan, 1);
         else if (number > DBL_MAX)
-            partial->plus_infinity++;
+            partial->plus_infinity = wrapping_sum(partial->plus_infinity, 1);
         else if (number < -DBL_MAX)
-            partial->minus_infinity++;
+            partial->minus_infinity = wrapping_sum(partial->minus_infinity, 1);
         else
             bce_partial_deposit(partial, number);
         if ((i + 1) % ((size_t)1 << 30) == 0)
             bce_partial_normalize(partial);
     }
-    partial->count += (int64_t)n;
+    partial->count = wrapping_sum(partial->count, (int64_t)n);
     bce_partial_normalize(partial);
 }
 
 void bce_partial_merge(bce_partial *partial, const bce_partial *other)
 {
+    bce_partial term = *other;
+    bce_partial_normalize(&term);
+    bce_partial_normalize(partial);
     for (int i = 0; i < LIMBS; i++)
-        partial->limbs[i] += other->limbs[i];
-    partial->count += other->count;
-    partial->nan += other->nan;
-    partial->plus_infinity += other->plus_infinity;
-    partial->minus_infinity += other->minus_infinity;
+        partial->limbs[i] = wrapping_sum(partial->limbs[i], term.limbs[i]);
+    partial->count = wrapping_sum(partial->count, term.count);
+    partial->nan = wrapping_sum(partial->nan, term.nan);
+    partial->plus_infinity = wrapping_sum(partial->plus_infinity, term.plus_infinity);
+    partial->minus_infinity = wrapping_sum(partial->minus_infinity, term.minus_infinity);
     bce_partial_normalize(partial);
 }
 
@@ -112,10 +128,11 @@ static double assemble(uint64_t mantissa, bool sticky, int exponent, bool to_odd
 static double quotient(const bce_partial *partial, uint64_t divisor, bool to_odd)
 {
     bce_partial magnitude = *partial;
-    bool negative = partial->limbs[LIMBS - 1] < 0;
+    bce_partial_normalize(&magnitude);
+    bool negative = magnitude.limbs[LIMBS - 1] < 0;
     if (negative) {
         for (int i = 0; i < LIMBS; i++)
-            magnitude.limbs[i] = -magnitude.limbs[i];
+            magnitude.limbs[i] = (int64_t)-(uint64_t)magnitude.limbs[i];
         bce_partial_normalize(&magnitude);
     }
     int top = LIMBS - 1;

@@ -3,6 +3,13 @@
    Elementwise results do not depend on who computes them, and partial sums are exact: any division of the elements gives the
    same bits. */
 
+#if defined(__linux__)
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE  /* sched_getaffinity */
+#endif
+#include <sched.h>
+#endif
+
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -22,6 +29,21 @@
 
 static atomic_int thread_limit = 0;
 
+/* Those that this process may run on, where the system tells. */
+static long processors(void)
+{
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return CPU_COUNT(&set);
+#endif
+#if !defined(BCE_NO_THREADS) && defined(_SC_NPROCESSORS_ONLN)
+    return sysconf(_SC_NPROCESSORS_ONLN);
+#else
+    return 1;
+#endif
+}
+
 void bce_set_num_threads(int n)
 {
     atomic_store(&thread_limit, n < 1 ? 0 : n > BCE_MAX_THREADS ? BCE_MAX_THREADS : n);
@@ -33,13 +55,13 @@ int bce_get_num_threads(void)
     if (n > 0)
         return n;
     const char *wanted = getenv("BCE_BRIDGE_NUM_THREADS");
-    long number = wanted != NULL ? strtol(wanted, NULL, 10) : 0;
-#if !defined(BCE_NO_THREADS) && defined(_SC_NPROCESSORS_ONLN)
-    if (number < 1)
-        number = sysconf(_SC_NPROCESSORS_ONLN);
-#endif
-    bce_set_num_threads(number < 1 ? 1 : number > BCE_MAX_THREADS ? BCE_MAX_THREADS : (int)number);
-    return atomic_load(&thread_limit);
+    char *end = NULL;
+    long number = wanted != NULL ? strtol(wanted, &end, 10) : 0;
+    if (number < 1 || *end != '\0')
+        number = processors();
+    int found = number < 1 ? 1 : number > BCE_MAX_THREADS ? BCE_MAX_THREADS : (int)number;
+    /* Unless another thread has set a limit meanwhile. */
+    return atomic_compare_exchange_strong(&thread_limit, &n, found) ? found : n;
 }
 
 #if defined(BCE_NO_THREADS)
