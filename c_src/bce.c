@@ -243,7 +243,8 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
     plan.sigmoids = BCE_SIGMOIDS_NONE;
     for (int k = BCE_GRADIENT; k <= BCE_CURVATURE; k++)
         if (plan.wanted[k] && plan.sigmoids != BCE_SIGMOIDS_WIDE)
-            plan.sigmoids = wanted[k]->dtype == BCE_FLOAT64 ? BCE_SIGMOIDS_WIDE : BCE_SIGMOIDS_NARROW;
+            plan.sigmoids =
+                k == BCE_CURVATURE || wanted[k]->dtype == BCE_FLOAT64 ? BCE_SIGMOIDS_WIDE : BCE_SIGMOIDS_NARROW;
     plan.sum = results->partial != NULL || (results->loss != NULL && !elementwise);
 
     bool wide = results->partial != NULL || (results->loss != NULL && results->loss->dtype == BCE_FLOAT64);

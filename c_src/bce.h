@@ -89,11 +89,11 @@ typedef struct {
    BCE_MESSAGE_SIZE bytes, or NULL) names the argument, what it got and what it wants. */
 bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message);
 
-/* Add the n numbers to the partial sum, with their count. */
-void bce_partial_add(bce_partial *partial, const double *numbers, size_t n);
+/* Add the n numbers to the partial sum, with their count. BCE_ERROR_ARGUMENT for a null pointer. */
+bce_status bce_partial_add(bce_partial *partial, const double *numbers, size_t n);
 
-/* Add other to partial: the partial sum of both. */
-void bce_partial_merge(bce_partial *partial, const bce_partial *other);
+/* Add other to partial: the partial sum of both. BCE_ERROR_ARGUMENT for a null pointer. */
+bce_status bce_partial_merge(bce_partial *partial, const bce_partial *other);
 
 /* The sum, or with BCE_MEAN the sum divided by the count (NaN if that is 0), rounded once to dtype, written to result. */
 bce_status bce_partial_round(const bce_partial *partial, bce_reduction reduction, bce_dtype dtype, void *result);

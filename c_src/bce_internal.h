@@ -30,7 +30,7 @@ typedef struct {
     int64_t strides[BCE_MAX_DIMENSIONS];
 } bce_view;
 
-/* How accurate the sigmoids must be: only a float64 derivative needs the last bits. */
+/* Which sigmoids are needed, and how accurate: only sigma(-|x|) for a gradient that is rounded to float32 or less. */
 typedef enum { BCE_SIGMOIDS_NONE, BCE_SIGMOIDS_NARROW, BCE_SIGMOIDS_WIDE } bce_sigmoids_kind;
 
 typedef struct {

@@ -66,8 +66,10 @@ void bce_partial_normalize(bce_partial *partial)
     partial->limbs[LIMBS - 1] = wrapping_sum(partial->limbs[LIMBS - 1], carry);
 }
 
-void bce_partial_add(bce_partial *partial, const double *numbers, size_t n)
+bce_status bce_partial_add(bce_partial *partial, const double *numbers, size_t n)
 {
+    if (partial == NULL || (numbers == NULL && n > 0))
+        return BCE_ERROR_ARGUMENT;
     bce_partial_normalize(partial);
     for (size_t i = 0; i < n; i++) {
         double number = numbers[i];
@@ -84,10 +86,13 @@ void bce_partial_add(bce_partial *partial, const double *numbers, size_t n)
     }
     partial->count = wrapping_sum(partial->count, (int64_t)n);
     bce_partial_normalize(partial);
+    return BCE_OK;
 }
 
-void bce_partial_merge(bce_partial *partial, const bce_partial *other)
+bce_status bce_partial_merge(bce_partial *partial, const bce_partial *other)
 {
+    if (partial == NULL || other == NULL)
+        return BCE_ERROR_ARGUMENT;
     bce_partial term = *other;
     bce_partial_normalize(&term);
     bce_partial_normalize(partial);
@@ -98,6 +103,7 @@ void bce_partial_merge(bce_partial *partial, const bce_partial *other)
     partial->plus_infinity = wrapping_sum(partial->plus_infinity, term.plus_infinity);
     partial->minus_infinity = wrapping_sum(partial->minus_infinity, term.minus_infinity);
     bce_partial_normalize(partial);
+    return BCE_OK;
 }
 
 /* (mantissa + something below 1 if sticky) 2^exponent, mantissa >= 2^63, as a float64. Rounded to odd, that is to the

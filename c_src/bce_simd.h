@@ -29,6 +29,20 @@ BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no)
     return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_GT_OQ), no, yes);
 }
 
+/* yes where the sign bit of x is set, else no */
+BCE_INLINE bce_vec bce_if_negative(bce_vec x, bce_vec yes, bce_vec no)
+{
+    return _mm512_mask_blend_pd(_mm512_movepi64_mask(_mm512_castpd_si512(x)), no, yes);
+}
+
+/* a with its sign changed where the sign bit of x is set */
+BCE_INLINE bce_vec bce_multiply_by_sign(bce_vec a, bce_vec x)
+{
+    /* 0x78: a ^ (x & sign) */
+    return _mm512_castsi512_pd(_mm512_ternarylogic_epi64(_mm512_castpd_si512(a), _mm512_castpd_si512(x),
+                                                         _mm512_set1_epi64(INT64_MIN), 0x78));
+}
+
 /* a < b ? a : b and a > b ? a : b */
 BCE_INLINE bce_vec bce_min(bce_vec a, bce_vec b) { return _mm512_min_pd(a, b); }
 BCE_INLINE bce_vec bce_max(bce_vec a, bce_vec b) { return _mm512_max_pd(a, b); }
@@ -79,6 +93,13 @@ BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no)
     return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(a, b, _CMP_GT_OQ));
 }
 
+BCE_INLINE bce_vec bce_if_negative(bce_vec x, bce_vec yes, bce_vec no) { return _mm256_blendv_pd(no, yes, x); }
+
+BCE_INLINE bce_vec bce_multiply_by_sign(bce_vec a, bce_vec x)
+{
+    return _mm256_xor_pd(a, _mm256_and_pd(x, _mm256_set1_pd(-0.0)));
+}
+
 BCE_INLINE bce_vec bce_min(bce_vec a, bce_vec b) { return _mm256_min_pd(a, b); }
 BCE_INLINE bce_vec bce_max(bce_vec a, bce_vec b) { return _mm256_max_pd(a, b); }
 
@@ -120,6 +141,13 @@ BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no)
 {
     return vbslq_f64(vcgtq_f64(a, b), yes, no);
 }
+
+BCE_INLINE bce_vec bce_if_negative(bce_vec x, bce_vec yes, bce_vec no)
+{
+    return vbslq_f64(vcltzq_s64(vreinterpretq_s64_f64(x)), yes, no);
+}
+
+BCE_INLINE bce_vec bce_multiply_by_sign(bce_vec a, bce_vec x) { return bce_if_negative(x, -a, a); }
 
 /* vminq_f64 and vmaxq_f64 treat NaN otherwise. */
 BCE_INLINE bce_vec bce_min(bce_vec a, bce_vec b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
@@ -165,6 +193,8 @@ BCE_INLINE bce_vec bce_fma(bce_vec a, bce_vec b, bce_vec c) { return fma(a, b, c
 BCE_INLINE bce_vec bce_abs(bce_vec x) { return fabs(x); }
 BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no) { return a > b ? yes : no; }
 
+BCE_INLINE bce_vec bce_if_negative(bce_vec x, bce_vec yes, bce_vec no) { return signbit(x) ? yes : no; }
+BCE_INLINE bce_vec bce_multiply_by_sign(bce_vec a, bce_vec x) { return signbit(x) ? -a : a; }
 BCE_INLINE bce_vec bce_min(bce_vec a, bce_vec b) { return a < b ? a : b; }
 BCE_INLINE bce_vec bce_max(bce_vec a, bce_vec b) { return a > b ? a : b; }
 BCE_INLINE bce_vec bce_product_unless_zero(bce_vec a, bce_vec b) { return a == 0.0 ? 0.0 : a * b; }

@@ -362,6 +362,14 @@ def test_core_refuses_what_no_binding_should_send():
     assert lib.bce_evaluate(ffi.NULL, results, message) == lib.BCE_ERROR_ARGUMENT
     assert lib.bce_evaluate(ffi.new("bce_arguments *"), ffi.NULL, ffi.NULL) == lib.BCE_ERROR_ARGUMENT
 
+    partial = ffi.new("bce_partial *")
+    assert lib.bce_partial_add(ffi.NULL, ffi.NULL, 0) == lib.BCE_ERROR_ARGUMENT
+    assert lib.bce_partial_add(partial, ffi.NULL, 1) == lib.BCE_ERROR_ARGUMENT
+    assert lib.bce_partial_add(partial, ffi.NULL, 0) == lib.BCE_OK
+    assert lib.bce_partial_merge(ffi.NULL, partial) == lib.BCE_ERROR_ARGUMENT
+    assert lib.bce_partial_merge(partial, ffi.NULL) == lib.BCE_ERROR_ARGUMENT
+    assert lib.bce_partial_round(ffi.NULL, lib.BCE_SUM, lib.BCE_FLOAT64, partial) == lib.BCE_ERROR_ARGUMENT
+
     number = ffi.new("double *")
     good = {"data": number, "dtype": lib.BCE_FLOAT64, "ndim": 1, "shape": ffi.new("int64_t[]", [1]), "strides": ffi.new("int64_t[]", [8])}
     huge = ffi.new("int64_t[]", [2**40, 2**40])
