@@ -1,7 +1,11 @@
 # make crosscheck    compare Python, R, the C core, libtorch and the recorded R torch
 # make test          all tests
 # make exhaustive    check the float32 results for all 2^32 logits (some minutes; needs GNU MPFR)
-# make setup         what both do first: .venv with Python packages, R, and the R package inside .venv
+# make sanitize      the C core's tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
+# make fuzz          any headers at all through the C core for FUZZ_SECONDS=60 (needs clang)
+# make verify-bits   compare the core's bits over compilers, options and instruction sets (needs clang)
+# make verify-neon   the same on AArch64 under qemu, with the core's tests (needs a cross compiler)
+# make setup         what crosscheck and test do first: .venv with Python packages, R, and the R package inside .venv
 # make clean         remove .venv and everything built
 
 PYTHON ?= python3
@@ -20,13 +24,14 @@ $(VENV)/system: $(CORE) $(R_PACKAGE) tools/setup-system.sh
 	@tools/setup-system.sh $(R_LIBRARY) >$@.new && mv $@.new $@
 
 $(VENV)/python-installed: $(VENV)/system $(CORE) pyproject.toml setup.py constraints.txt constraints-old-r.txt bce_bridge/_build.py
-	@$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt setuptools cffi wheel
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools cffi wheel
 	@extras=test-python; constraints="--constraint constraints.txt"; \
 	if grep -q '^r$$' $(VENV)/system; then \
 		extras=test; \
 		if Rscript -e 'quit(status = getRversion() >= "4.5")'; then constraints="$$constraints --constraint constraints-old-r.txt"; fi; \
 	fi; \
-	$(VENV)/bin/python -m pip install --quiet --no-build-isolation $$constraints --editable ".[$$extras]"
+	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-build-isolation $$constraints --editable ".[$$extras]" \
+		>$(VENV)/pip.log 2>&1 || { cat $(VENV)/pip.log >&2; exit 1; }
 	@touch $@
 
 crosscheck: setup
@@ -53,3 +58,5 @@ exhaustive:
 
 clean:
 	rm -rf $(VENV) build *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
+
+include c_src/verify/verify.mk

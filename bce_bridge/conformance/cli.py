@@ -1,10 +1,10 @@
-"""The command line: bce-bridge crosscheck and bce-bridge info."""
+"""The command line: bce-bridge crosscheck, bce-bridge bench and bce-bridge info."""
 
 import argparse
 import json
 import sys
 
-EXTRA = "pip install 'bce-bridge[crosscheck]'"
+EXTRA = "pip install 'bce-bridge[{}]'"
 
 
 def main(arguments=None):
@@ -15,16 +15,28 @@ def main(arguments=None):
     data = check.add_mutually_exclusive_group()
     data.add_argument("--dataset", choices=["infert"], help="compare loss sums on an R data set with a fitted glm instead")
     data.add_argument("--data", metavar="FILE", help="compare loss sums on .npz or .csv with logit, target[, weight, pos_weight]")
-    check.set_defaults(run=_crosscheck)
+    check.set_defaults(run=_crosscheck, extra="crosscheck")
+    bench = commands.add_parser("bench", help="measure nanoseconds an element beside torch, NumPy and the memory limit")
+    bench.add_argument("--sizes", metavar="N,...", help="numbers of elements (1000,16Ki,1Mi,16Mi,64Mi up to 256 MiB)")
+    bench.add_argument("--types", metavar="TYPE,...", help="float32,float32+pos_weight,bfloat16,float64")
+    bench.add_argument("--threads", metavar="N,...", help="numbers of threads; all for every processor (1,all)")
+    bench.add_argument("--rounds", type=int, metavar="N", help="samples of each contender (15, 9 or 5)")
+    bench.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
+    bench.add_argument("--quick", action="store_true", help="float32 with pos_weight at 1000, 16Ki and 1Mi, in half a minute")
+    bench.add_argument("--from", dest="source", metavar="FILE", help="show what --csv or --json wrote instead of measuring")
+    bench.add_argument("--csv", metavar="FILE", help="write the times and ratios to FILE")
+    bench.add_argument("--plot", metavar="FILE", help="draw the times to FILE, a .png, .svg or .pdf")
+    bench.add_argument("--markdown", metavar="FILE", help="with --from: put the tables between the markers in FILE")
+    bench.set_defaults(run=_bench, extra="bench")
     info = commands.add_parser("info", help="show versions and what is installed")
-    info.set_defaults(run=_info)
-    for command in (check, info):
+    info.set_defaults(run=_info, extra="crosscheck")
+    for command in (check, bench, info):
         command.add_argument("--json", metavar="FILE", help="write everything shown to FILE as JSON")
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
     except ImportError as error:
-        print(f"bce-bridge: {error}: {EXTRA}", file=sys.stderr)
+        print(f"bce-bridge: {error}: {EXTRA.format(options.extra)}", file=sys.stderr)
         return 2
     except (OSError, ValueError) as error:
         print(f"bce-bridge: {error}", file=sys.stderr)
@@ -113,6 +125,59 @@ def _loss_sums(options):
             if isinstance(value, float) and value - value != 0:
                 row[key] = repr(value)
     _write_json(options.json, {"format": "bce-loss-sums/1", "dataset": dataset.name, "n": dataset.logits.size, "rows": rows})
+    return 0
+
+
+def _bench_choices(options):
+    """The user's choice as problems.Options. Raises ValueError for what is none."""
+    from bce_bridge.benchmark import measure, problems, report
+
+    def listed(text, default, convert):
+        return tuple(dict.fromkeys(map(convert, text.split(",") if text else default)))
+
+    def thread_count(text):
+        if text != "all" and not (text.isdecimal() and int(text) > 0):
+            raise ValueError(f"threads is {text!r}, wants a whole number above 0, or all")
+        return measure.cores() if text == "all" else int(text)
+
+    if options.rounds is not None and options.rounds < 1:
+        raise ValueError(f"rounds is {options.rounds}, wants at least 1")
+    return problems.Options(
+        listed(options.sizes, ("1000", "16Ki", "1Mi") if options.quick else map(str, problems.SIZES), report.size),
+        listed(options.types, ("float32+pos_weight",) if options.quick else problems.TYPES, str),
+        listed(options.threads, ("1", "all"), thread_count),
+        not options.no_compile,
+        sys.maxsize if options.sizes else problems.LARGEST,
+    )
+
+
+def _bench(options):
+    from bce_bridge.benchmark import report, results
+
+    if options.markdown and not options.source:
+        raise ValueError("--markdown wants --from FILE, which the text names as its source")
+    if options.source:
+        found = results.read(options.source)
+    else:
+        from bce_bridge.benchmark import measure
+
+        for path in filter(None, (options.csv, options.json, options.plot)):
+            open(path, "ab").close()  # what cannot be written is refused before the minutes, not after
+        choices = _bench_choices(options)
+        with _Progress() as progress:
+            found = measure.run(choices, options.rounds or (5 if options.quick else None), progress)
+    if options.csv:
+        results.write_csv(found, options.csv)
+    _write_json(options.json, results.as_json(found))
+    if options.plot:
+        report.plot(found, options.plot)
+    if options.markdown:
+        report.update_markdown(found, options.source, options.markdown)
+    console = _console()
+    for table in report.tables(found):
+        console.print(report.rich_table(table))
+    for line in report.notes(found):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -1,0 +1,244 @@
+"""What is measured: each setting's operands, and the contenders that compute the same thing from them.
+
+A section of the results is an entry of SECTIONS: which settings it has, and which contenders compete in one. Another
+section (a training step, R, a CUDA device) is one more entry.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import bce_bridge
+from bce_bridge import _abi, core
+
+LOSS, LOSS_AND_GRADIENT = QUANTITIES = ("loss", "loss + gradient")
+TYPES = ("float32", "float32+pos_weight", "bfloat16", "float64")
+SIZES = (1000, 1 << 14, 1 << 20, 1 << 24, 1 << 26)
+LARGEST = 1 << 28  # bytes of an array, where the user asks for no size
+NUMPY_LARGEST = 1 << 24  # elements: a call takes most of a second there, and seconds beyond
+POS_WEIGHT = 3.0
+
+OURS = "bce_bridge"
+GIVEN = "bce_bridge, results given"
+EAGER = "torch eager"
+COMPILE = "torch.compile"
+NUMPY = "NumPy"
+LIMIT = "memory limit"
+
+
+class Setting(NamedTuple):
+    """What all contenders of one comparison share."""
+
+    section: str
+    quantity: str  # one of QUANTITIES, reduction "mean"
+    dtype: str
+    pos_weight: str  # "scalar" or "none"
+    n: int  # elements
+    threads: int
+
+
+class Contender(NamedTuple):
+    """call() computes the setting's quantity: the loss, or (loss, gradient), or for LIMIT anything; before() is not timed."""
+
+    name: str
+    way: str  # a name may compete in several ways; the fastest counts
+    call: Callable
+    before: Callable = lambda: None
+
+
+class Operands(NamedTuple):
+    x: torch.Tensor  # logits
+    y: torch.Tensor  # targets, 0 or 1
+    gradient: torch.Tensor  # for the contenders that take their results' memory
+
+
+class Options(NamedTuple):
+    """The user's choice of settings and contenders."""
+
+    sizes: tuple = SIZES
+    types: tuple = TYPES
+    threads: tuple = (1,)
+    compiler: bool = True  # whether torch.compile competes
+    largest: int = LARGEST  # bytes: settings whose arrays are larger are left out
+
+
+@functools.lru_cache(maxsize=1)
+def operands(dtype, n):
+    """Normal logits of standard deviation 3 and random 0/1 targets, every page written once."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, generator=generator).mul_(3).to(getattr(torch, dtype))
+    y = torch.randint(0, 2, (n,), generator=generator, dtype=torch.uint8).to(x.dtype)
+    return Operands(x, y, torch.zeros_like(x))
+
+
+def _ours(setting, x, y, pos_weight):
+    """The public call, which allocates its results: core on NumPy arrays, or in torch for the type that NumPy has not."""
+    if x.dtype == torch.bfloat16:
+        function = bce_bridge.binary_cross_entropy_with_logits
+        return Contender(OURS, "torch function", _torch_call(setting, function, x, y, pos_weight))
+    function = core.loss if setting.quantity == LOSS else core.loss_and_grad
+    p = None if pos_weight is None else pos_weight.numpy()
+    return Contender(OURS, f"core.{function.__name__}", functools.partial(function, x.numpy(), y.numpy(), pos_weight=p))
+
+
+def _ours_given(setting, x, y, pos_weight, gradient):
+    """bce_evaluate as a C program calls it, into memory that is there."""
+    loss = torch.empty((), dtype=x.dtype)
+
+    def describe(tensor):
+        strides = tuple(stride * tensor.element_size() for stride in tensor.stride())
+        return _abi.Array(tensor.data_ptr(), setting.dtype, tuple(tensor.shape), strides)
+
+    described = describe(x), describe(y), None, None if pos_weight is None else describe(pos_weight)
+    results = {"loss": describe(loss)}
+    if setting.quantity == LOSS_AND_GRADIENT:
+        results["gradient"] = describe(gradient)
+
+    def call():
+        _abi.evaluate(*described, 0.0, "mean", **results)
+        return loss if setting.quantity == LOSS else (loss, gradient)
+
+    return Contender(GIVEN, "bce_evaluate", call)
+
+
+def _torch_call(setting, function, x, y, pos_weight):
+    def loss():
+        with torch.no_grad():
+            return function(x, y, pos_weight=pos_weight)
+
+    def loss_and_gradient():
+        leaf = x.detach().requires_grad_()
+        value = function(leaf, y, pos_weight=pos_weight)
+        return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+    return loss if setting.quantity == LOSS else loss_and_gradient
+
+
+def _compiled(setting, x, y, pos_weight):
+    """Compiled for this very size (dynamic=False) and number of threads."""
+    torch._dynamo.reset()
+
+    def function(x, y, pos_weight):
+        return torch.nn.functional.binary_cross_entropy_with_logits(x, y, pos_weight=pos_weight)
+
+    forward = torch.compile(function, dynamic=False)
+    call = _torch_call(setting, forward, x, y, pos_weight)
+    if setting.quantity == LOSS:
+        yield Contender(COMPILE, "forward", call)
+        return
+    yield Contender(COMPILE, "forward + backward", call)
+    both = torch.compile(torch.func.grad_and_value(function), dynamic=False)
+    yield Contender(COMPILE, "grad_and_value", lambda: both(x, y, pos_weight)[::-1])
+
+
+def compiler_problem():
+    """Why torch.compile does not work here (it wants a C++ compiler), or None."""
+    try:
+        torch.compile(torch.nn.functional.softplus, dynamic=False)(torch.zeros(8))
+    except Exception as error:  # the compilers of torch raise what they like
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return None
+
+
+def _numpy(setting, x, y, pos_weight):
+    """The same formula, as one writes it in NumPy."""
+    x, y, p = x.numpy(), y.numpy(), x.numpy().dtype.type(1 if pos_weight is None else POS_WEIGHT)
+
+    def call():
+        t = np.exp(-np.abs(x))
+        negative, positive = 1 - y, y if pos_weight is None else p * y
+        log1p = np.log1p(t)
+        loss = np.mean(negative * (np.maximum(x, 0) + log1p) + positive * (np.maximum(-x, 0) + log1p))
+        if setting.quantity == LOSS:
+            return loss
+        small, large = t / (1 + t), 1 / (1 + t)
+        up = x >= 0
+        return loss, (negative * np.where(up, large, small) - positive * np.where(up, small, large)) / x.dtype.type(x.size)
+
+    return Contender(NUMPY, "formula", call)
+
+
+def _limit(setting, x, y, gradient):
+    """The same bytes read, and written where there is a gradient, with next to no arithmetic: x + y into given memory, or
+    x . y where nothing is written. A type of 2 bytes is taken as half as many float32, for its own sums convert."""
+    if x.element_size() == 2:
+        x, y, gradient = (torch.ones(x.numel() // 2) for _ in range(3))
+    if setting.quantity == LOSS:
+        yield Contender(LIMIT, "torch.dot", functools.partial(torch.dot, x, y))
+        yield Contender(LIMIT, "torch.sum, twice", lambda: (torch.sum(x), torch.sum(y)))
+    else:
+        yield Contender(LIMIT, "torch.add", functools.partial(torch.add, x, y, out=gradient))
+    if setting.threads == 1:
+        function, out = (np.dot, {}) if setting.quantity == LOSS else (np.add, {"out": gradient.numpy()})
+        yield Contender(LIMIT, f"numpy.{function.__name__}", functools.partial(function, x.numpy(), y.numpy(), **out))
+
+
+def _split(name):
+    """A name of TYPES as (dtype, pos_weight)."""
+    dtype, plus, pos_weight = name.partition("+")
+    if dtype not in ("float64", "float32", "float16", "bfloat16") or pos_weight != ("pos_weight" if plus else ""):
+        raise ValueError(f"type is {name!r}, wants a floating type, or one with +pos_weight, such as {', '.join(TYPES)}")
+    return dtype, "scalar" if plus else "none"
+
+
+def _pos_weight(setting, dtype):
+    return torch.tensor(POS_WEIGHT, dtype=dtype) if setting.pos_weight == "scalar" else None
+
+
+def kernel_settings(options):
+    """Every size, type and number of threads, for the loss alone and with its gradient."""
+    for n, name, quantity, threads in itertools.product(options.sizes, options.types, QUANTITIES, options.threads):
+        setting = Setting("kernel", quantity, *_split(name), n, threads)
+        if n * getattr(torch, setting.dtype).itemsize <= options.largest:
+            yield setting
+
+
+def kernel_contenders(setting, compiler=True):
+    """bce_bridge's public call and the C call under it, torch, NumPy (which has one thread), and the memory limit."""
+    x, y, gradient = operands(setting.dtype, setting.n)
+    p = _pos_weight(setting, x.dtype)
+    yield _ours(setting, x, y, p)
+    yield _ours_given(setting, x, y, p, gradient)
+    eager = torch.nn.functional.binary_cross_entropy_with_logits
+    way = "forward" if setting.quantity == LOSS else "forward + backward"
+    yield Contender(EAGER, way, _torch_call(setting, eager, x, y, p))
+    if compiler:
+        yield from _compiled(setting, x, y, p)
+    if setting.threads == 1 and setting.n <= NUMPY_LARGEST and x.dtype != torch.bfloat16:
+        yield _numpy(setting, x, y, p)
+    yield from _limit(setting, x, y, gradient)
+
+
+def set_instruction_set(name):
+    """Use the instruction set of this name from now on. Raises RuntimeError if this machine has it not."""
+    _abi.call(_abi.lib.bce_set_isa, name.encode())
+
+
+def isa_settings(options):
+    """One thread, at 1 Mi elements or, without that, at the largest size."""
+    n = 1 << 20 if 1 << 20 in options.sizes else max(options.sizes)
+    for name, quantity in itertools.product(options.types, QUANTITIES):
+        yield Setting("instruction set", quantity, *_split(name), n, 1)
+
+
+def isa_contenders(setting, compiler=True):
+    """The C call under each instruction set, by its name."""
+    x, y, gradient = operands(setting.dtype, setting.n)
+    for name in (name for name, supported in _abi.isas().items() if supported):
+        ours = _ours_given(setting, x, y, _pos_weight(setting, x.dtype), gradient)
+        yield ours._replace(name=name, before=functools.partial(set_instruction_set, name))
+
+
+class Section(NamedTuple):
+    settings: Callable
+    contenders: Callable
+
+
+SECTIONS = {
+    "kernel": Section(kernel_settings, kernel_contenders),
+    "instruction set": Section(isa_settings, isa_contenders),
+}

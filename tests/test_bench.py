@@ -1,0 +1,195 @@
+"""bce-bridge bench: that it times what it says, that its ratios are those of its medians, and that the docs show its file."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bce_bridge import _abi, core
+from bce_bridge.benchmark import measure, problems, report, results
+from bce_bridge.conformance import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "bce_bridge.conformance.cli", "bench", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """What a small run prints, and the paths of what it writes."""
+    folder = tmp_path_factory.mktemp("bench")
+    paths = {kind: folder / f"out.{kind}" for kind in ("json", "csv", "png")}
+    arguments = f"--sizes 64,4Ki --types {','.join(problems.TYPES)} --threads 1,2 --rounds 2 --no-compile"
+    done = run(*arguments.split(), "--json", str(paths["json"]), "--csv", str(paths["csv"]), "--plot", str(paths["png"]))
+    return done.stdout, paths
+
+
+# Catches: a setting, a contender or an instruction set that is not measured.
+def test_everything_is_measured(written):
+    rows = json.loads(written[1]["json"].read_text())["rows"]
+    kernel = [row for row in rows if row["section"] == "kernel"]
+    names = {problems.OURS, problems.GIVEN, problems.EAGER, problems.NUMPY, problems.LIMIT}
+    for n in (64, 4096):
+        for kind in (("float32", "none"), ("float32", "scalar"), ("bfloat16", "none"), ("float64", "none")):
+            for quantity in problems.QUANTITIES:
+                for threads in (1, 2):
+                    key = (n, *kind, quantity, threads)
+                    fields = ("n", "dtype", "pos_weight", "quantity", "threads")
+                    found = {row["contender"] for row in kernel if tuple(row[field] for field in fields) == key}
+                    assert found == names - ({problems.NUMPY} if threads == 2 or "bfloat16" in kind else set()), key
+    isas = {row["contender"] for row in rows if row["section"] == "instruction set"}
+    assert isas == {name for name, supported in _abi.isas().items() if supported}
+    assert all(0 < row["ns_least"] <= row["ns"] <= row["ns_largest"] and row["rounds"] == 2 for row in rows)
+
+
+# Catches: a ratio upside down, to another setting's base, or to a slower way of the same contender.
+def test_ratios_are_those_of_the_medians(written):
+    content = json.loads(written[1]["json"].read_text())
+    base = {"kernel": problems.OURS, "instruction set": content["environment"]["instruction set"]}
+    setting = results.Row._fields[:6]
+    for row in content["rows"]:
+        same = [other for other in content["rows"] if all(other[field] == row[field] for field in setting)]
+        ours = min(other["ns"] for other in same if other["contender"] == base[row["section"]])
+        assert row["ratio"] == pytest.approx(row["ns"] / ours, abs=1e-4)
+
+
+def test_csv_and_json_say_the_same(written):
+    stdout, paths = written
+    assert results.read(paths["csv"]) == results.read(paths["json"])
+    lines = paths["csv"].read_text().splitlines()
+    records = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    content = json.loads(paths["json"].read_text())
+    assert [float(record["ratio"]) for record in records] == [row["ratio"] for row in content["rows"]]
+    for name in ("date", "processor", "cores", "instruction set", "torch", "numpy"):
+        assert content["environment"][name]
+        assert f"# {name}: {content['environment'][name]}" in lines
+    again = run("--from", str(paths["csv"])).stdout
+    assert again.strip() == stdout.strip()
+
+
+def test_plot_is_a_picture(written):
+    from matplotlib.image import imread
+
+    picture = imread(written[1]["png"])
+    assert picture.shape[0] > 300 and picture.shape[1] > 600
+    assert len(np.unique(picture[..., :3].reshape(-1, 3), axis=0)) > 50  # the lines' colours, and not one of them alone
+
+
+def _results(*times):
+    """Results of float32 loss + gradient with pos_weight from (section, n, threads, contender, way, ns)."""
+    rows = [
+        results.Row(section, "loss + gradient", "float32", "scalar", n, threads, name, way, ns, ns, ns, 5, 1)
+        for section, n, threads, name, way, ns in times
+    ]
+    return results.Results({"cores": "2", "instruction set": "avx512"}, rows)
+
+
+# Catches: a goal judged the wrong way round, by the slower way, or on a machine or thread count that it is not about.
+def test_goals():
+    mi = 1 << 20
+    found = _results(
+        ("kernel", mi, 1, problems.OURS, "", 2.0),
+        ("kernel", mi, 1, problems.EAGER, "", 6.0),
+        ("kernel", mi, 1, problems.COMPILE, "forward + backward", 3.0),
+        ("kernel", mi, 1, problems.COMPILE, "grad_and_value", 2.2),
+        ("kernel", 64 * mi, 2, problems.OURS, "", 1.0),
+        ("kernel", 64 * mi, 2, problems.LIMIT, "", 0.5),
+        ("instruction set", mi, 1, "avx512", "", 1.5),
+        ("instruction set", mi, 1, "avx2", "", 4.5),
+    )
+    judged = {(goal.contender, goal.n): (value, met) for goal, value, met in results.judge(found)}
+    assert judged == {
+        (problems.EAGER, mi): (3.0, True),
+        (problems.COMPILE, mi): (pytest.approx(1.1), False),
+        (problems.EAGER, 16 * mi): (None, None),
+        (problems.COMPILE, 16 * mi): (None, None),
+        (problems.LIMIT, 64 * mi): (2.0, True),
+        ("avx2", mi): (3.0, False),
+    }
+    text = report.markdown(found)
+    assert "| torch eager / ours, 1 Mi, one thread | at least 3 | 3 | met |" in text
+    assert "| torch.compile / ours, 1 Mi, one thread | at least 1.2 | 1.1 | missed |" in text
+    elsewhere = found._replace(environment={"cores": "2", "instruction set": "neon"})
+    assert all(met is None for _, _, met in results.judge(elsewhere))
+    elsewhere = found._replace(environment={**found.environment, "cores": "4"})
+    assert {goal.n: met for goal, _, met in results.judge(elsewhere)}[64 * mi] is None
+
+
+# Catches: a contender that is fast for computing something else.
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("kind", problems.TYPES)
+@pytest.mark.parametrize("quantity", problems.QUANTITIES)
+def test_contenders_agree(kind, quantity):
+    compiler = kind == "float32+pos_weight" and problems.compiler_problem() is None
+    options = problems.Options(sizes=(257,), types=(kind,))
+    (setting,) = (setting for setting in problems.kernel_settings(options) if setting.quantity == quantity)
+    x, y, _ = problems.operands(setting.dtype, 257)
+    p = problems.POS_WEIGHT if "+" in kind else None
+    wanted = core.loss_and_grad(x.double().numpy(), y.double().numpy(), pos_weight=p)
+    # float32 and bfloat16 of torch cancel in the tails: absolute errors of some roundings of 1, or of 1 / n.
+    tolerance = {"float64": 1e-15, "float32": 1e-6, "bfloat16": 0.02}[setting.dtype]
+    names = set()
+    for contender in problems.kernel_contenders(setting, compiler):
+        if contender.name != problems.LIMIT:
+            found = contender.call()
+            found = found if quantity == problems.LOSS_AND_GRADIENT else (found,)
+            numbers = [torch.as_tensor(part).double().numpy() for part in found]
+            assert np.allclose(numbers[0], wanted[0], rtol=tolerance, atol=tolerance), contender
+            assert len(numbers) == 1 or np.allclose(numbers[1], wanted[1], rtol=tolerance, atol=tolerance / 257), contender
+            names.add((contender.name, contender.way))
+    assert len(names) == len({name for name, _ in names}) + (compiler and quantity == problems.LOSS_AND_GRADIENT)
+
+
+# Catches: a rerun of the rest of a program on another instruction set or fewer threads than before.
+def test_state_is_restored():
+    before = _abi.isa(), core.get_num_threads(), torch.get_num_threads()
+    measure.run(problems.Options(sizes=(64,), types=("float32",), threads=(1,), compiler=False), rounds=1)
+    assert (_abi.isa(), core.get_num_threads(), torch.get_num_threads()) == before
+
+
+def test_sizes():
+    assert [report.size(text) for text in ("1000", "16Ki", "64Mi")] == [1000, 1 << 14, 1 << 26]
+    for n in problems.SIZES:
+        assert report.size(report.size_text(n).replace(" ", "")) == n
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("--sizes 1.5Mi", "size is '1.5Mi', wants a whole number"),
+        ("--sizes 0", "size is '0'"),
+        ("--types int8", "type is 'int8', wants a floating type"),
+        ("--types float32+weight", "type is 'float32+weight'"),
+        ("--threads none", "threads is 'none'"),
+        ("--rounds 0", "rounds is 0"),
+        ("--csv no-such-folder/out.csv", "no-such-folder/out.csv"),
+        ("--markdown README.md", "--markdown wants --from"),
+        ("--from docs/benchmark.csv --markdown README.md", "README.md: wants the lines <!-- begin: bce-bridge bench --from"),
+        ("--from README.md", "README.md: "),
+        ("--from no-such-file.csv", "no-such-file.csv"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["bench", *arguments.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+# Catches: tables in the docs that are not those of the committed file. Mended by the command that the marker names.
+def test_docs_show_the_committed_results():
+    text = (ROOT / "docs/performance.md").read_text()
+    begin, end = report.MARKERS[0].format(source="docs/benchmark.csv", target="docs/performance.md"), report.MARKERS[1]
+    shown = text.partition(begin)[2].partition(end)[0]
+    assert shown.strip() == report.markdown(results.read(ROOT / "docs/benchmark.csv"))
+    assert (ROOT / "docs/benchmark.png").exists()
