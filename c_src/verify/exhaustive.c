@@ -217,8 +217,8 @@ int main(int argc, char **argv)
                 total.witness[f] = counts[i].witness[f];
             }
     }
-    printf("float32 loss and gradient, y = 0 and y = 1, every %" PRIu64 "th of 2^32 logits, %s: %" PRIu64 " results\n", stride,
-           isa, total.checked);
+    printf("float32 loss and gradient, y = 0 and y = 1, all 2^32 logits in steps of %" PRIu64 ", %s: %" PRIu64 " results\n",
+           stride, isa, total.checked);
     printf("misrounded: %" PRIu64 "; decided by MPFR: %" PRIu64 "\n", total.misrounded, total.by_mpfr);
     for (int f = 0; f < 2; f++)
         printf("largest error of %s: %.9f ULP at x = %a\n", names[f], total.largest_error[f], (double)total.witness[f]);
