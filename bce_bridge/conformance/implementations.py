@@ -25,7 +25,7 @@ class NotInstalled(Exception):
 class Implementation(ABC):
     """name: as the table shows it. bound: what it may be off by. float64_only: answers float32 cases in float64.
 
-    open() prepares it and returns its version, or raises NotInstalled. loss_and_grad(case operands, dtype, reduction)
+    open() prepares it and returns its version, or raises NotInstalled. loss_and_grad(operands of a case, reduction)
     returns both as arrays; answer(case) is what the cross-check calls.
     """
 
