@@ -12,6 +12,9 @@ static const char *const result_names[BCE_RESULTS] = {"loss",      "gradient", "
 static const char *const dtype_names[] = {"float64", "float32", "float16", "bfloat16", "int64",
                                           "int32",   "int16",   "int8",    "uint8",    "bool"};
 
+/* By bce_dtype. */
+static const bce_format formats[] = {{0, 0x1p-1022}, {29, 0x1p-126}, {42, 0x1p-14}, {45, 0x1p-126}};
+
 bce_status bce_fail(char *message, bce_status status, const char *format, ...)
 {
     if (message != NULL) {
@@ -177,6 +180,19 @@ static void lay_out(bce_view *view, const bce_array *array, const bce_array *log
     }
 }
 
+/* Whether the sum, or the mean, rounds to dtype as it would without the error of the quick formulae. */
+static bool is_settled(const bce_sum *sum, bce_reduction reduction, bce_dtype dtype)
+{
+    double number;
+    bce_partial_round(&sum->partial, reduction, BCE_FLOAT64, &number);
+    double error = 1.125 * BCE_QUICK_ERROR * sum->quick / (reduction == BCE_MEAN ? (double)sum->partial.count : 1.0);
+    error += DBL_EPSILON * fabs(number);
+    uint32_t ends[2] = {0, 0};
+    bce_store_number(dtype, number - error, &ends[0]);
+    bce_store_number(dtype, number + error, &ends[1]);
+    return ends[0] == ends[1];
+}
+
 bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message)
 {
     if (arguments == NULL || results == NULL)
@@ -252,16 +268,33 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
         wide |= wanted[k] != NULL && wanted[k]->dtype == BCE_FLOAT64;
     plan.tails = wide && (arguments->weight != NULL || arguments->pos_weight != NULL);
 
-    bce_partial partial;
-    memset(&partial, 0, sizeof partial);
+    /* The quick formulae have another sum, which may have to be taken again: of operands that are still what they were. */
+    plan.quick = !wide && arguments->weight == NULL && arguments->label_smoothing == 0.0;
+    for (int k = 0; k < BCE_RESULTS; k++) {
+        if (wanted[k] == NULL)
+            continue;
+        plan.quick &= k <= BCE_GRADIENT;
+        plan.formats[k] = formats[wanted[k]->dtype];
+        for (int o = 0; o < BCE_OPERANDS; o++)
+            plan.quick &= operands[o] == NULL || operands[o]->data != wanted[k]->data;
+    }
+
+    bce_sum sum;
+    memset(&sum, 0, sizeof sum);
     bool anything = plan.sum;
     for (int k = 0; k < BCE_RESULTS; k++)
         anything |= plan.wanted[k];
     if (plan.count > 0 && anything)
-        bce_run_on_threads(run, &plan, &partial);
+        bce_run_on_threads(run, &plan, &sum);
+    if (sum.quick > 0.0 && plan.sum && !is_settled(&sum, reduction, results->loss->dtype)) {
+        plan.quick = false;
+        memset(plan.wanted, 0, sizeof plan.wanted);
+        memset(&sum, 0, sizeof sum);
+        bce_run_on_threads(run, &plan, &sum);
+    }
     if (results->partial != NULL)
-        bce_partial_merge(results->partial, &partial);
+        bce_partial_merge(results->partial, &sum.partial);
     if (results->loss != NULL && !elementwise)
-        return bce_partial_round(&partial, reduction, results->loss->dtype, results->loss->data);
+        return bce_partial_round(&sum.partial, reduction, results->loss->dtype, results->loss->data);
     return BCE_OK;
 }

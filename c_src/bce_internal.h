@@ -33,6 +33,12 @@ typedef struct {
 /* Which sigmoids are needed, and how accurate: only sigma(-|x|) for a gradient that is rounded to float32 or less. */
 typedef enum { BCE_SIGMOIDS_NONE, BCE_SIGMOIDS_NARROW, BCE_SIGMOIDS_WIDE } bce_sigmoids_kind;
 
+/* Of a floating type: by how many bits its significand is shorter than float64's, and the least normal number. */
+typedef struct {
+    int dropped;
+    double least_normal;
+} bce_format;
+
 typedef struct {
     int64_t count;               /* elements of the common shape */
     bool present[BCE_OPERANDS];
@@ -45,17 +51,28 @@ typedef struct {
     bool tails;                  /* a weight could lift e^-|x| out of the subnormal numbers into a float64 result */
     double label_smoothing;
     double divisor;              /* of the derivatives */
+    bool quick;                  /* wanted are the loss and the gradient alone, all rounded to float32 or less */
+    bce_format formats[BCE_RESULTS];  /* where quick */
 } bce_plan;
 
-/* Evaluate the elements begin <= i < end and add their losses to the partial sum. */
-typedef void bce_run(const bce_plan *plan, int64_t begin, int64_t end, bce_partial *partial);
+/* The sum of the losses, and the part of it that has the relative error of the quick formulae. */
+typedef struct {
+    bce_partial partial;
+    double quick;
+} bce_sum;
+
+/* Above the relative error of the quick formulae, sums over a block included. */
+#define BCE_QUICK_ERROR 0x1p-41
+
+/* Evaluate the elements begin <= i < end and add their losses to the sum. */
+typedef void bce_run(const bce_plan *plan, int64_t begin, int64_t end, bce_sum *sum);
 bce_run bce_run_scalar, bce_run_avx2, bce_run_avx512, bce_run_neon;
 
 /* The path in use. BCE_ERROR_ISA, with a message, if BCE_BRIDGE_ISA names one that this machine or build has not. */
 bce_status bce_current_run(bce_run **run, char *message);
 
 /* Evaluate all elements of the plan on as many threads as bce_set_num_threads allows and their number is worth. */
-void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_partial *partial);
+void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum);
 
 /* Write the text, made as printf makes it, to message unless that is NULL; return status. */
 bce_status bce_fail(char *message, bce_status status, const char *format, ...);

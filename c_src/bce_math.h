@@ -1,8 +1,8 @@
 /* The functions of a vector of elements: formulae, error bounds and witnesses.
 
    Included once per instruction set, after bce_simd.h. Every function is straight-line code with each fused multiply-add
-   written out: the same operations on every machine, hence the same bits. Contraction must be off. ULP are float64's; a
-   witness is the worst input that a search of some 10^8 found (docs/accuracy.md). */
+   written out: the same operations on every machine, hence the same bits (but of the quick formulae, see there). Contraction
+   must be off. ULP are float64's; a witness is the worst input that a search of some 10^8 found (docs/accuracy.md). */
 
 #include "bce_polynomials.inc"
 
@@ -143,4 +143,39 @@ BCE_INLINE bce_vec bce_d_pos_weight(bce_vec x, bce_vec log1p, bce_vec y, bce_vec
 {
     bce_vec reach = bce_if_negative(x, bce_abs(x), bce_all(0.0));
     return bce_silent_product(bce_silent_product(w, y), reach + log1p);
+}
+
+/* Loss and gradient at the labels 0 and 1, in half the operations: for results that are rounded to float32 or less, wherever an
+   error of BCE_QUICK_ERROR cannot decide the rounding.
+
+   At y = 0 they are softplus(z) and sigma(z) for z = x, at y = 1 softplus(z) and -sigma(z) for z = -x. With t = e^-|z|,
+       softplus(z) = max(z, 0) + 2 atanh(s), s = t / (2 + t);    sigma(z) = (1 if z > 0 else t) / (1 + t),
+   and one division gives both quotients. For |x| <= BCE_QUICK_LIMIT, where 2^k is a normal number. The largest error that was found
+   is 2^-42.59 with AVX-512's reciprocal, 2^-43.15 with a division (c_src/verify/quick_error.c). The bits differ between instruction
+   sets; what they are rounded to does not. */
+#define BCE_QUICK_LIMIT 700.0
+
+BCE_INLINE bce_vec bce_quick_exp_minus_abs(bce_vec x)
+{
+    const bce_vec to_integer = bce_all(0x1.8p52 + 1023);
+    bce_vec a = bce_abs(x);
+    bce_vec shifted = bce_fma(a, bce_all(-BCE_LOG2_E), to_integer);
+    bce_vec r = bce_fma(shifted - to_integer, bce_all(-BCE_LN2_HIGH), -a);
+    return bce_quick_exp_polynomial(r) * bce_shift_to_exponent(shifted);
+}
+
+typedef struct {
+    bce_vec softplus, sigma;
+} bce_quick;
+
+BCE_INLINE bce_quick bce_quick_of(bce_vec z, bce_vec t)
+{
+    const bce_vec one = bce_all(1.0);
+    bce_vec one_plus = one + t, two_plus = bce_all(2.0) + t;
+    bce_vec reciprocal = bce_quick_reciprocal(one_plus * two_plus);
+    bce_vec s = t * (one_plus * reciprocal);
+    bce_quick result;
+    result.softplus = bce_fma(s, bce_quick_atanh_polynomial(s * s), bce_max(z, bce_all(0.0)));
+    result.sigma = two_plus * reciprocal * bce_if_negative(z, t, one);
+    return result;
 }

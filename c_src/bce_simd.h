@@ -1,8 +1,8 @@
 /* The vector of an instruction set, and the few operations on it that C's operators do not give.
 
    Included once per instruction set, with BCE_SIMD_AVX512, BCE_SIMD_AVX2 or BCE_SIMD_NEON defined, or none of them for a
-   vector of one element. Where + - * / apply to vectors they are used. Every operation here is exact or rounded once, so all
-   instruction sets give the same bits; a comparison with NaN is false. */
+   vector of one element. Where + - * / apply to vectors they are used. Every operation here but bce_quick_reciprocal is exact or
+   rounded once, so all instruction sets give the same bits; a comparison with NaN is false. */
 
 #if defined(__GNUC__)
 #define BCE_INLINE static inline __attribute__((always_inline))
@@ -77,6 +77,29 @@ BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
     return _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_castpd_si512(b)));
 }
 
+/* 1 / x with a relative error below 2^-41.9, and other bits in each instruction set. From 1 / x (1 - e), |e| < 2^-14, to
+   1 / x (1 - e^3) by the first terms of 1 / (1 - e). */
+BCE_INLINE bce_vec bce_quick_reciprocal(bce_vec x)
+{
+    bce_vec r = _mm512_rcp14_pd(x);
+    bce_vec e = bce_fma(-x, r, bce_all(1.0));
+    return bce_fma(r, bce_fma(e, e, e), r);
+}
+
+/* Gathers over many vectors whether something was found. */
+typedef __mmask8 bce_flags;
+
+BCE_INLINE bce_flags bce_nothing_found(void) { return 0; }
+
+/* Found: a lane of x whose bits, after adding offset, are 0 where mask is 1. */
+BCE_INLINE bce_flags bce_find_bits(bce_flags found, bce_vec x, int64_t offset, int64_t mask)
+{
+    __m512i sum = _mm512_add_epi64(_mm512_castpd_si512(x), _mm512_set1_epi64(offset));
+    return found | _mm512_testn_epi64_mask(sum, _mm512_set1_epi64(mask));
+}
+
+BCE_INLINE bool bce_found(bce_flags found) { return found != 0; }
+
 #elif defined(BCE_SIMD_AVX2)
 
 typedef __m256d bce_vec;
@@ -125,6 +148,21 @@ BCE_INLINE bool bce_any_rounds_otherwise(bce_vec a, bce_vec b)
 }
 
 BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b) { return _mm256_or_pd(a, b); }
+
+BCE_INLINE bce_vec bce_quick_reciprocal(bce_vec x) { return bce_all(1.0) / x; }
+
+typedef __m256i bce_flags;
+
+BCE_INLINE bce_flags bce_nothing_found(void) { return _mm256_setzero_si256(); }
+
+BCE_INLINE bce_flags bce_find_bits(bce_flags found, bce_vec x, int64_t offset, int64_t mask)
+{
+    __m256i sum = _mm256_add_epi64(_mm256_castpd_si256(x), _mm256_set1_epi64x(offset));
+    __m256i masked = _mm256_and_si256(sum, _mm256_set1_epi64x(mask));
+    return _mm256_or_si256(found, _mm256_cmpeq_epi64(masked, _mm256_setzero_si256()));
+}
+
+BCE_INLINE bool bce_found(bce_flags found) { return !_mm256_testz_si256(found, found); }
 
 #elif defined(BCE_SIMD_NEON)
 
@@ -181,6 +219,20 @@ BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
     return vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_f64(a), vreinterpretq_u64_f64(b)));
 }
 
+BCE_INLINE bce_vec bce_quick_reciprocal(bce_vec x) { return bce_all(1.0) / x; }
+
+typedef uint64x2_t bce_flags;
+
+BCE_INLINE bce_flags bce_nothing_found(void) { return vdupq_n_u64(0); }
+
+BCE_INLINE bce_flags bce_find_bits(bce_flags found, bce_vec x, int64_t offset, int64_t mask)
+{
+    int64x2_t sum = vaddq_s64(vreinterpretq_s64_f64(x), vdupq_n_s64(offset));
+    return vorrq_u64(found, vceqzq_s64(vandq_s64(sum, vdupq_n_s64(mask))));
+}
+
+BCE_INLINE bool bce_found(bce_flags found) { return vmaxvq_u32(vreinterpretq_u32_u64(found)) != 0; }
+
 #else
 
 typedef double bce_vec;
@@ -228,5 +280,20 @@ BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
     memcpy(&a, &bits, sizeof a);
     return a;
 }
+
+BCE_INLINE bce_vec bce_quick_reciprocal(bce_vec x) { return bce_all(1.0) / x; }
+
+typedef bool bce_flags;
+
+BCE_INLINE bce_flags bce_nothing_found(void) { return false; }
+
+BCE_INLINE bce_flags bce_find_bits(bce_flags found, bce_vec x, int64_t offset, int64_t mask)
+{
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return found | (((bits + (uint64_t)offset) & (uint64_t)mask) == 0);
+}
+
+BCE_INLINE bool bce_found(bce_flags found) { return found; }
 
 #endif

@@ -66,10 +66,10 @@ int bce_get_num_threads(void)
 
 #if defined(BCE_NO_THREADS)
 
-void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_partial *partial)
+void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
 {
-    run(plan, 0, plan->count, partial);
-    bce_partial_normalize(partial);
+    run(plan, 0, plan->count, sum);
+    bce_partial_normalize(&sum->partial);
 }
 
 #else
@@ -78,7 +78,7 @@ typedef struct {
     bce_run *run;
     const bce_plan *plan;
     int64_t begin, end;
-    bce_partial partial;
+    bce_sum sum;
     pthread_t thread;
     bool spawned;
 } work;
@@ -86,13 +86,13 @@ typedef struct {
 static void *do_work(void *argument)
 {
     work *w = argument;
-    memset(&w->partial, 0, sizeof w->partial);
-    w->run(w->plan, w->begin, w->end, &w->partial);
-    bce_partial_normalize(&w->partial);
+    memset(&w->sum, 0, sizeof w->sum);
+    w->run(w->plan, w->begin, w->end, &w->sum);
+    bce_partial_normalize(&w->sum.partial);
     return NULL;
 }
 
-void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_partial *partial)
+void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
 {
     int64_t worth = plan->count / ELEMENTS_PER_THREAD;
     int threads = bce_get_num_threads();
@@ -100,8 +100,8 @@ void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_partial *partial
     work *works = threads > 1 ? malloc((size_t)threads * sizeof *works) : NULL;
     if (works == NULL) {
         /* One thread is enough, or memory is so short that it must be. */
-        run(plan, 0, plan->count, partial);
-        bce_partial_normalize(partial);
+        run(plan, 0, plan->count, sum);
+        bce_partial_normalize(&sum->partial);
         return;
     }
     int64_t segments = (plan->count + SEGMENT - 1) / SEGMENT;
@@ -120,7 +120,8 @@ void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_partial *partial
     for (int i = 0; i < threads; i++) {
         if (works[i].spawned)
             pthread_join(works[i].thread, NULL);
-        bce_partial_merge(partial, &works[i].partial);
+        bce_partial_merge(&sum->partial, &works[i].sum.partial);
+        sum->quick += works[i].sum.quick;
     }
     free(works);
 }

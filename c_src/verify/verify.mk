@@ -59,4 +59,6 @@ verify-neon:
 			"(Debian, Ubuntu: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)" >&2; exit 1; }
 	@$(CROSS) -O2 -static $(TEST_CORE) -o $(VERIFY)/test_core_aarch64
 	@$(QEMU) $(VERIFY)/test_core_aarch64
+	@$(CROSS) -O2 -static -DBCE_SIMD_NEON c_src/verify/quick_error.c -lm -o $(VERIFY)/quick_error_aarch64
+	@$(QEMU) $(VERIFY)/quick_error_aarch64 100003
 	@c_src/verify/same_bits.sh $(VERIFY) "$(CC) -O2" "$(CROSS) -O2 -static" "$(CROSS) -O3 -ffp-contract=fast -static"

@@ -1,0 +1,98 @@
+"""The quick formulae for hard labels are another way to the same bits: wherever their error could decide, they give way."""
+
+import math
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bce_bridge import binary_cross_entropy_with_logits, core
+
+VERIFY = Path(__file__).parent.parent / "c_src/verify"
+OPTIONS = {
+    "scalar": [],
+    "avx2": ["-mavx2", "-mfma", "-DBCE_SIMD_AVX2"],
+    "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-DBCE_SIMD_AVX512"],
+    "neon": ["-DBCE_SIMD_NEON"],
+}
+
+
+# Catches: a wrong coefficient, or a reciprocal less accurate than the window around ties assumes.
+@pytest.mark.parametrize("isa", core.build_info()["isas_supported"])
+def test_error_is_below_the_window(isa, tmp_path):
+    program = tmp_path / "quick_error"
+    subprocess.run(["cc", "-O2", *OPTIONS[isa], VERIFY / "quick_error.c", "-o", program, "-lm"], check=True)
+    done = subprocess.run([program, "10007" if isa == "scalar" else "1009"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def problem(dtype, n, seed, spread=4.0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = (torch.randn(n, generator=generator) * spread).to(dtype)
+    return logits, torch.randint(0, 2, (n,), generator=generator).to(dtype)
+
+
+# Catches: a window around ties that is too narrow, a wrong limit for underflow to subnormal numbers, a tie of another format.
+# One soft label in each block of 256 sends the block to the other formulae; its own element is left out.
+@pytest.mark.parametrize("pos_weight", [None, 3.0, 1e-30, 7e30])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_same_bits_as_beside_a_soft_label(dtype, pos_weight):
+    dtype = getattr(torch, dtype)
+    weight = None if pos_weight is None else torch.tensor(pos_weight, dtype=torch.float64)
+    for seed, (n, spread) in enumerate([(1 << 20, 4.0), (1 << 18, 0.001), (1 << 18, 30.0), (4099, 4.0), (1 << 18, 1e-8)]):
+        logits, hard = problem(dtype, n, seed, spread)
+        soft = hard.clone()
+        soft[::256] = 0.25
+        keep = torch.ones(n, dtype=torch.bool)
+        keep[::256] = False
+        for divisor in ("none", "mean"):
+            results = []
+            for targets in (hard, soft):
+                x = logits.clone().requires_grad_()
+                loss = binary_cross_entropy_with_logits(x, targets, reduction=divisor, pos_weight=weight)
+                loss.backward(torch.ones_like(loss))
+                results.append((loss.detach(), x.grad))
+            (loss, gradient), (loss_beside, gradient_beside) = results
+            if divisor == "none":
+                assert torch.equal(loss[keep], loss_beside[keep])
+            assert torch.equal(gradient[keep], gradient_beside[keep])
+
+
+# Catches: a sum of quick losses that is not taken again where it lies so near a tie that their error decides its rounding.
+# The second logit brings the sum within some 2^-46 of the midpoint of two float32, on either side.
+def test_sums_next_to_a_tie_are_correctly_rounded():
+    rng = np.random.default_rng(5)
+    for _ in range(2000):
+        first = np.float32(rng.uniform(-1, 1))
+        loss = math.log1p(math.exp(first))
+        unit = float(np.spacing(np.float32(loss)))
+        midpoint = (math.floor(loss / unit) + 2.5) * unit
+        second = np.float32(math.log(math.expm1(midpoint - loss)))
+        for candidate in (np.nextafter(second, np.float32(-100)), second, np.nextafter(second, np.float32(0))):
+            logits, targets = np.array([first, candidate], np.float32), np.zeros(2, np.float32)
+            wide = core.loss(logits.astype(np.float64), targets.astype(np.float64), reduction="none")
+            assert abs(math.fsum(wide) / midpoint - 1) < 2**-40
+            assert core.loss(logits, targets, reduction="sum") == np.float32(math.fsum(wide))
+            shown, gradient = core.loss_and_grad(logits, targets, reduction="sum")
+            assert shown == np.float32(math.fsum(wide))
+            assert np.array_equal(gradient, core.loss_and_grad(logits, targets, reduction="none")[1])
+
+
+# Catches: a total that takes quick and other blocks together wrongly, or loses one.
+def test_mean_of_hard_soft_and_infinite_blocks():
+    rng = np.random.default_rng(6)
+    for n in (1, 31, 32, 33, 255, 256, 257, 1000, 5000, 300000):
+        logits = (rng.standard_normal(n) * 5).astype(np.float32)
+        targets = (rng.random(n) < 0.3).astype(np.float32)
+        targets[n // 2 :: 777] = 0.5
+        masked = rng.random(n) < 1e-3
+        logits[masked], targets[masked] = -np.inf, 0
+        expected = core.Accumulator().update(logits, targets)
+        assert core.loss(logits, targets) == expected.mean(np.float32)
+        assert core.loss(logits, targets, reduction="sum") == expected.sum(np.float32)
+        shifted = -1.0 + 2.0 * targets  # negative losses beside quick ones: their sum may cancel
+        mixed = np.where(np.arange(n) < n // 2, targets, shifted).astype(np.float32)
+        expected = core.Accumulator().update(logits, mixed)
+        assert core.loss(logits, mixed, reduction="sum") == expected.sum(np.float32)
