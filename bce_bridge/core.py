@@ -103,20 +103,39 @@ def checked_operands(logits, targets, weight=None, pos_weight=None, reduction="m
     return operands
 
 
-def _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, names):
+def _result(out, logits, operands):
+    """out, if the core may write a derivative there. Sharing memory with an operand is for being that very array."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is of type {type(out).__name__}, wants a NumPy array")
+    if not _floating(out.dtype) or _name(out.dtype) is None or not out.dtype.isnative:
+        raise TypeError(f"out has dtype {out.dtype}, wants a native float64, float32, float16 or bfloat16")
+    if out.shape != logits.shape:
+        raise ValueError(f"out of shape {out.shape} must have the logits' shape {logits.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+    for operand in operands:
+        if operand is not None and np.shares_memory(out, operand) and _describe(operand) != _describe(out):
+            raise ValueError("out overlaps an operand: it may be an operand itself, or share no memory with one")
+    return out
+
+
+def _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, names, out=None):
     _abi.reduction_code(reduction)
     x, y, w, p = _operands(logits, targets, weight, pos_weight)
     # A list or number has no dtype of its own, as in NumPy's promotion rules.
     loss_dtype = y.dtype if hasattr(targets, "dtype") and _floating(np.asarray(targets).dtype) else x.dtype
     results = {}
     for name in names:
+        if out is not None and name != "loss":
+            results[name] = _result(out, x, (x, y, w, p))
+            continue
         scalar = name == "loss" and reduction != "none"
         # Of the operand's own memory layout, so that both are walked in one order.
         results[name] = (
             np.empty((), loss_dtype) if scalar else np.empty_like(x, loss_dtype if name == "loss" else x.dtype, subok=False)
         )
     _run((x, y, w, p), reduction, label_smoothing, **{name: _describe(array) for name, array in results.items()})
-    return tuple(array[()] for array in results.values())
+    return tuple(array if array is out else array[()] for array in results.values())
 
 
 def loss(logits, targets, weight=None, pos_weight=None, reduction="mean", *, label_smoothing=0.0):
@@ -124,9 +143,13 @@ def loss(logits, targets, weight=None, pos_weight=None, reduction="mean", *, lab
     return _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, ["loss"])[0]
 
 
-def loss_and_grad(logits, targets, weight=None, pos_weight=None, reduction="mean", *, label_smoothing=0.0):
-    """(loss, gradient with respect to the logits) in one pass. Arguments and errors: see the module."""
-    return _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, ["loss", "gradient"])
+def loss_and_grad(logits, targets, weight=None, pos_weight=None, reduction="mean", *, label_smoothing=0.0, out=None):
+    """(loss, gradient with respect to the logits) in one pass. Arguments and errors: see the module.
+
+    out: a floating array of the logits' shape for the gradient, which is then returned as it is; it may be the logits or
+    targets themselves. Memory used before spares a large call the pages that the system clears.
+    """
+    return _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, ["loss", "gradient"], out)
 
 
 def curvature(logits, targets, weight=None, pos_weight=None, reduction="mean", *, label_smoothing=0.0):

@@ -3,6 +3,7 @@
 import itertools
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -403,3 +404,37 @@ def test_results_are_plain_and_picklable():
     loss, gradient = core.loss_and_grad([1.0, 2.0], [0, 1])
     assert type(loss) is np.float64 and type(gradient) is np.ndarray
     assert pickle.loads(pickle.dumps(loss)) == loss
+
+
+# Catches: a gradient written elsewhere, rounded to another type than out's, or computed from operands already overwritten.
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_gradient_into_given_memory(reduction):
+    rng = np.random.default_rng(8)
+    logits = rng.standard_normal((70, 50)).astype(np.float32) * 4
+    targets = (rng.random((70, 50)) < 0.5).astype(np.float32)
+    loss, gradient = core.loss_and_grad(logits, targets, reduction=reduction)
+    for out in (np.empty_like(logits), np.empty((70, 100), np.float32)[:, ::2], np.empty((50, 70), np.float64).T):
+        given = core.loss_and_grad(logits, targets, reduction=reduction, out=out)
+        wide = core.loss_and_grad(logits.astype(out.dtype), targets, reduction=reduction)[1]
+        assert given[1] is out and np.array_equal(given[0], loss) and np.array_equal(out, wide)
+    for own in (logits.copy(), targets.copy()):
+        operands = (own, targets) if own[0, 0] == logits[0, 0] else (logits, own)
+        given = core.loss_and_grad(*operands, reduction=reduction, out=own)
+        assert given[1] is own and np.array_equal(given[0], loss) and np.array_equal(own, gradient)
+
+
+@pytest.mark.parametrize(
+    "out, error, message",
+    [
+        ([0.0], TypeError, "out is of type list"),
+        (np.zeros(3, np.int64), TypeError, "out has dtype int64"),
+        (np.zeros(3, ">f4"), TypeError, "out has dtype >f4"),
+        (np.zeros(4, np.float32), ValueError, "out of shape (4,) must have the logits' shape (3,)"),
+        (np.broadcast_to(np.float32(0), 3), ValueError, "out is read-only"),
+        ("overlapping", ValueError, "out overlaps an operand"),
+    ],
+)
+def test_refused_memory(out, error, message):
+    whole = np.zeros(4, np.float32)
+    with pytest.raises(error, match=re.escape(message)):
+        core.loss_and_grad(whole[1:], np.zeros(3, np.float32), out=whole[:3] if isinstance(out, str) else out)
