@@ -181,12 +181,13 @@ static void lay_out(bce_view *view, const bce_array *array, const bce_array *log
 }
 
 /* Whether the sum, or the mean, rounds to dtype as it would without the error of the quick formulae. */
-static bool is_settled(const bce_sum *sum, bce_reduction reduction, bce_dtype dtype)
+static bool is_settled(const bce_sum *sum, bce_reduction reduction, int64_t count, bce_dtype dtype)
 {
-    double number;
-    bce_partial_round(&sum->partial, reduction, BCE_FLOAT64, &number);
-    double error = 1.125 * BCE_QUICK_ERROR * sum->quick / (reduction == BCE_MEAN ? (double)sum->partial.count : 1.0);
-    error += DBL_EPSILON * fabs(number);
+    double number, divisor = reduction == BCE_MEAN ? (double)count : 1.0;
+    bce_partial_round(&sum->partial, BCE_SUM, BCE_FLOAT64, &number);
+    number /= divisor;
+    double error = 1.125 * BCE_QUICK_ERROR * sum->quick / divisor;
+    error += 2 * DBL_EPSILON * fabs(number);
     uint32_t ends[2] = {0, 0};
     bce_store_number(dtype, number - error, &ends[0]);
     bce_store_number(dtype, number + error, &ends[1]);
@@ -209,6 +210,8 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
     if (!(arguments->label_smoothing >= 0.0 && arguments->label_smoothing <= 1.0))
         return bce_fail(message, BCE_ERROR_ARGUMENT, "label_smoothing is %g, wants a number in [0, 1]",
                     arguments->label_smoothing);
+    if (arguments->count < 0)
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "count is %" PRId64 ", wants 0 or more", arguments->count);
     for (int k = 0; k < BCE_OPERANDS; k++)
         if (operands[k] != NULL && (status = check_array(operand_names[k], operands[k], k == BCE_LOGITS, message)))
             return status;
@@ -242,7 +245,13 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
     /* Nothing is laid out of an empty array: the product of its other dimensions may be any size. */
     int n = plan.count > 0 ? memory_order(logits, order) : 0;
     plan.label_smoothing = arguments->label_smoothing;
-    plan.divisor = reduction == BCE_MEAN && plan.count > 0 ? (double)plan.count : 1.0;
+    int64_t count = arguments->count > 0 ? arguments->count : plan.count;
+    if (count < plan.count)
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "count is %" PRId64 ", wants no less than the %" PRId64 " elements of logits",
+                        count, plan.count);
+    plan.divisor = reduction == BCE_MEAN && count > 0 ? (double)count : 1.0;
+    plan.interrupted = arguments->interrupted;
+    plan.interrupted_argument = arguments->interrupted_argument;
     for (int k = 0; k < BCE_OPERANDS; k++) {
         plan.present[k] = operands[k] != NULL;
         if (plan.present[k])
@@ -284,16 +293,18 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
     bool anything = plan.sum;
     for (int k = 0; k < BCE_RESULTS; k++)
         anything |= plan.wanted[k];
-    if (plan.count > 0 && anything)
-        bce_run_on_threads(run, &plan, &sum);
-    if (sum.quick > 0.0 && plan.sum && !is_settled(&sum, reduction, results->loss->dtype)) {
+    if (plan.count > 0 && anything && !bce_run_on_threads(run, &plan, &sum))
+        return bce_fail(message, BCE_INTERRUPTED, "interrupted");
+    if (sum.quick > 0.0 && plan.sum && !is_settled(&sum, reduction, count, results->loss->dtype)) {
         plan.quick = false;
         memset(plan.wanted, 0, sizeof plan.wanted);
         memset(&sum, 0, sizeof sum);
-        bce_run_on_threads(run, &plan, &sum);
+        if (!bce_run_on_threads(run, &plan, &sum))
+            return bce_fail(message, BCE_INTERRUPTED, "interrupted");
     }
     if (results->partial != NULL)
         bce_partial_merge(results->partial, &sum.partial);
+    sum.partial.count = count;
     if (results->loss != NULL && !elementwise)
         return bce_partial_round(&sum.partial, reduction, results->loss->dtype, results->loss->data);
     return BCE_OK;

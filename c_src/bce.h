@@ -33,7 +33,8 @@ typedef enum {
     BCE_ERROR_ARGUMENT,  /* a null pointer, an unknown enumerator, a number out of its range */
     BCE_ERROR_DTYPE,     /* an element type that this operand or result cannot have */
     BCE_ERROR_SHAPE,     /* shapes that differ, do not broadcast, or hold more elements than 2^63 - 1 */
-    BCE_ERROR_ISA        /* an instruction set that this machine or this build does not have */
+    BCE_ERROR_ISA,       /* an instruction set that this machine or this build does not have */
+    BCE_INTERRUPTED      /* as the caller's function asked: the results hold anything */
 } bce_status;
 
 typedef enum {
@@ -71,6 +72,9 @@ typedef struct {
     const bce_array *pos_weight;  /* likewise */
     double label_smoothing;       /* e in [0, 1]: y -> y (1 - e) + e / 2; 0 for none */
     bce_reduction reduction;      /* of the loss; under BCE_MEAN the derivatives are those of the mean, divided by its count */
+    int64_t count;                /* what BCE_MEAN divides by, for elements that are part of so many; 0 for their own number */
+    int (*interrupted)(void *);   /* NULL, or asked by the calling thread every some 10^5 elements: not 0 ends the call */
+    void *interrupted_argument;   /* what it is called with */
 } bce_arguments;
 
 /* What to compute: NULL for not wanted. Floating arrays of the logits' shape; loss is 0-d under BCE_MEAN and BCE_SUM.
@@ -85,7 +89,7 @@ typedef struct {
     bce_partial *partial;             /* the element losses are added to it */
 } bce_results;
 
-/* Compute results in one pass over the operands. On an error nothing has been written to results, and message (of
+/* Compute results in one pass over the operands. On an error nothing has been written to results (but see BCE_INTERRUPTED), and message (of
    BCE_MESSAGE_SIZE bytes, or NULL) names the argument, what it got and what it wants. */
 bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message);
 

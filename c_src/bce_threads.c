@@ -64,66 +64,84 @@ int bce_get_num_threads(void)
     return atomic_compare_exchange_strong(&thread_limit, &n, found) ? found : n;
 }
 
-#if defined(BCE_NO_THREADS)
+/* Between so many elements, some half a millisecond, a thread looks whether the call is to end. */
+#define ELEMENTS_PER_LOOK ((int64_t)1 << 18)
 
-void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
-{
-    run(plan, 0, plan->count, sum);
-    bce_partial_normalize(&sum->partial);
-}
-
-#else
-
+/* One thread's share of the elements. */
 typedef struct {
     bce_run *run;
     const bce_plan *plan;
+    atomic_bool *stop;
+    bool asks;  /* the calling thread's */
     int64_t begin, end;
     bce_sum sum;
+#if !defined(BCE_NO_THREADS)
     pthread_t thread;
     bool spawned;
+#endif
 } work;
 
 static void *do_work(void *argument)
 {
     work *w = argument;
     memset(&w->sum, 0, sizeof w->sum);
-    w->run(w->plan, w->begin, w->end, &w->sum);
-    bce_partial_normalize(&w->sum.partial);
+    for (int64_t begin = w->begin; begin < w->end && !atomic_load(w->stop); begin += ELEMENTS_PER_LOOK) {
+        w->run(w->plan, begin, w->end - begin < ELEMENTS_PER_LOOK ? w->end : begin + ELEMENTS_PER_LOOK, &w->sum);
+        bce_partial_normalize(&w->sum.partial);
+        if (w->asks && w->plan->interrupted != NULL && w->plan->interrupted(w->plan->interrupted_argument))
+            atomic_store(w->stop, true);
+    }
     return NULL;
 }
 
-void bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
+bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
 {
+    atomic_bool stop = false;
+    work alone, *works = NULL;
+#if defined(BCE_NO_THREADS)
+    int threads = 1;
+#else
     int64_t worth = plan->count / ELEMENTS_PER_THREAD;
     int threads = bce_get_num_threads();
     threads = worth < threads ? (int)worth : threads;
-    work *works = threads > 1 ? malloc((size_t)threads * sizeof *works) : NULL;
+    works = threads > 1 ? malloc((size_t)threads * sizeof *works) : NULL;
+#endif
     if (works == NULL) {
         /* One thread is enough, or memory is so short that it must be. */
-        run(plan, 0, plan->count, sum);
-        bce_partial_normalize(&sum->partial);
-        return;
+        works = &alone;
+        threads = 1;
     }
     int64_t segments = (plan->count + SEGMENT - 1) / SEGMENT;
     for (int i = 0; i < threads; i++) {
         work *w = &works[i];
         w->run = run;
         w->plan = plan;
+        w->stop = &stop;
         w->begin = segments * i / threads * SEGMENT;
         w->end = i + 1 < threads ? segments * (i + 1) / threads * SEGMENT : plan->count;
+        w->asks = false;
         /* The calling thread takes the last share, and any for which there is no thread to be had. */
+#if !defined(BCE_NO_THREADS)
         w->spawned = i + 1 < threads && pthread_create(&w->thread, NULL, do_work, w) == 0;
+#endif
     }
-    for (int i = threads - 1; i >= 0; i--)
-        if (!works[i].spawned)
-            do_work(&works[i]);
+    for (int i = threads - 1; i >= 0; i--) {
+#if !defined(BCE_NO_THREADS)
+        if (works[i].spawned)
+            continue;
+#endif
+        works[i].asks = true;
+        do_work(&works[i]);
+    }
     for (int i = 0; i < threads; i++) {
+#if !defined(BCE_NO_THREADS)
         if (works[i].spawned)
             pthread_join(works[i].thread, NULL);
+#endif
         bce_partial_merge(&sum->partial, &works[i].sum.partial);
         sum->quick += works[i].sum.quick;
     }
-    free(works);
+    if (works != &alone)
+        free(works);
+    return !atomic_load(&stop);
 }
-
-#endif

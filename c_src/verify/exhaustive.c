@@ -115,7 +115,7 @@ static int evaluate(float *logits, float label, int64_t n, float *loss, float *g
     int64_t shape[1] = {n}, contiguous[1] = {sizeof(float)}, constant[1] = {0};
     bce_array x = {logits, BCE_FLOAT32, 1, shape, contiguous}, y = {&label, BCE_FLOAT32, 1, shape, constant};
     bce_array l = {loss, BCE_FLOAT32, 1, shape, contiguous}, g = {gradient, BCE_FLOAT32, 1, shape, contiguous};
-    bce_arguments arguments = {x, y, NULL, NULL, 0.0, BCE_NONE};
+    bce_arguments arguments = {x, y, NULL, NULL, 0.0, BCE_NONE, 0, NULL, NULL};
     bce_results results = {&l, &g, NULL, NULL, NULL, NULL, partial};
     char message[BCE_MESSAGE_SIZE];
     bce_status status = bce_evaluate(&arguments, &results, message);

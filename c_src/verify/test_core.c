@@ -67,7 +67,7 @@ static bce_array number(double *x)
 static bce_arguments arguments_of(bce_array logits, bce_array targets, const bce_array *weight, const bce_array *pos_weight,
                                   bce_reduction reduction)
 {
-    bce_arguments arguments = {logits, targets, weight, pos_weight, 0.0, reduction};
+    bce_arguments arguments = {logits, targets, weight, pos_weight, 0.0, reduction, 0, NULL, NULL};
     return arguments;
 }
 
@@ -866,6 +866,54 @@ static void test_instruction_sets(void)
     restore_defaults();
 }
 
+/* Hard labels, with and without the quick formulae (a partial sum rules them out): the same bits, on each instruction set. */
+static void test_quick(void)
+{
+    enum { N = 2 * 256 + 77 };
+    static double x[N], y[N], p[1] = {2.5};
+    static unsigned char out[4][N][8];
+    const int64_t n = N;
+    uint64_t state = 21;
+    for (int turn = 0; turn < 200; turn++) {
+        for (int i = 0; i < N; i++) {
+            x[i] = (random_unit(&state) - 0.5) * (turn % 4 == 0 ? 200.0 : turn % 4 == 1 ? 1e-3 : 20.0);
+            y[i] = random_unit(&state) < 0.5 ? 0.0 : 1.0;
+        }
+        if (turn % 5 == 0)
+            x[random_bits(&state) % N] = turn % 2 ? NAN : -HUGE_VAL;
+        bce_dtype dtype = (bce_dtype)(BCE_FLOAT32 + turn % 3);
+        bce_array weight = number(p);
+        bce_arguments arguments = arguments_of(contiguous(x, BCE_FLOAT64, &n), contiguous(y, BCE_FLOAT64, &n), NULL,
+                                               turn % 2 ? &weight : NULL, (bce_reduction)(turn / 6 % 3));
+        for (int isa = 0; bce_isa_name(isa) != NULL; isa++) {
+            if (bce_set_isa(bce_isa_name(isa), NULL) != BCE_OK)
+                continue;
+            for (int way = 0; way < 2; way++) {
+                bool scalar = arguments.reduction != BCE_NONE;
+                bce_array loss = contiguous(out[2 * way], dtype, &n), gradient = contiguous(out[2 * way + 1], dtype, &n);
+                bce_partial partial;
+                memset(&partial, 0, sizeof partial);
+                loss.ndim = scalar ? 0 : 1;
+                bce_results results = no_results;
+                results.loss = &loss;
+                results.gradient = &gradient;
+                results.partial = way == 0 ? &partial : NULL;
+                CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+            }
+            bool same = true;
+            for (int k = 0; k < 2; k++)
+                for (int i = 0; i < (k == 0 && arguments.reduction != BCE_NONE ? 1 : N); i++) {
+                    const size_t size = element_size(dtype);
+                    const unsigned char *a = &out[k][0][0] + (size_t)i * size, *b = &out[k + 2][0][0] + (size_t)i * size;
+                    double number_a = element_read(dtype, a);
+                    same &= memcmp(a, b, size) == 0 || number_a != number_a;
+                }
+            CHECK(same);
+        }
+    }
+    restore_defaults();
+}
+
 /* float32 logits and 0/1 targets, with the gradient and the partial sum of one call to compare others with. */
 typedef struct {
     int64_t n;
@@ -953,6 +1001,69 @@ static void test_threads(void)
 }
 
 enum { CALLERS = 4, ROUNDS = 12 };
+
+static int third_time(void *times)
+{
+    return ++*(int *)times == 3;
+}
+
+/* Parts of a mean have the gradient and the sum of the whole. A call that is interrupted ends, and the next one is right. */
+static void test_parts_and_interruption(void)
+{
+    large l;
+    char message[BCE_MESSAGE_SIZE];
+    bce_partial partial, part;
+    large_init(&l, ((int64_t)1 << 21) + 77, 14);
+    float *gradient = allocate((size_t)l.n * sizeof *gradient), third, sum;
+    bce_array shown = {&third, BCE_FLOAT32, 0, NULL, NULL};
+    memset(&partial, 0, sizeof partial);
+    const int64_t ends[] = {0, 1000, 1000, 700001, l.n};
+    for (int k = 0; k < 4; k++) {
+        int64_t n = ends[k + 1] - ends[k];
+        bce_array out = contiguous(gradient + ends[k], BCE_FLOAT32, &n);
+        bce_arguments arguments = arguments_of(contiguous(l.x + ends[k], BCE_FLOAT32, &n),
+                                               contiguous(l.y + ends[k], BCE_UINT8, &n), NULL, NULL, BCE_MEAN);
+        bce_results results = no_results;
+        arguments.count = l.n;
+        memset(&part, 0, sizeof part);
+        results.gradient = &out;
+        results.partial = &part;
+        results.loss = &shown;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+        bce_partial_merge(&partial, &part);
+        part.count = l.n;
+        CHECK(bce_partial_round(&part, BCE_MEAN, BCE_FLOAT32, &sum) == BCE_OK && memcmp(&sum, &third, sizeof sum) == 0);
+        /* By the quick formulae, too. */
+        results.partial = NULL;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK && memcmp(&sum, &third, sizeof sum) == 0);
+    }
+    CHECK(as_before(&l, gradient, &partial));
+
+    bce_array out = contiguous(gradient, BCE_FLOAT32, &l.n);
+    bce_arguments arguments =
+        arguments_of(contiguous(l.x, BCE_FLOAT32, &l.n), contiguous(l.y, BCE_UINT8, &l.n), NULL, NULL, BCE_MEAN);
+    bce_results results = no_results;
+    results.gradient = &out;
+    arguments.count = -1;
+    CHECK(bce_evaluate(&arguments, &results, message) == BCE_ERROR_ARGUMENT && strstr(message, "count is -1") != NULL);
+    arguments.count = l.n - 1;
+    CHECK(bce_evaluate(&arguments, &results, message) == BCE_ERROR_ARGUMENT && strstr(message, "wants no less than") != NULL);
+    arguments.count = 0;
+    for (int turn = 0; turn < 3; turn++) {
+        const int threads[] = {1, 2, 8};
+        int times = 0;
+        bce_set_num_threads(threads[turn]);
+        arguments.interrupted = third_time;
+        arguments.interrupted_argument = &times;
+        CHECK(bce_evaluate(&arguments, &results, message) == (turn == 2 ? BCE_OK : BCE_INTERRUPTED));
+        CHECK(times == (turn == 2 ? 2 : 3));  /* one of eight shares is not long enough for a third look */
+        arguments.interrupted = NULL;
+        CHECK(bce_evaluate(&arguments, &results, message) == BCE_OK && memcmp(gradient, l.gradient, (size_t)l.n * 4) == 0);
+    }
+    free(gradient);
+    large_free(&l);
+    restore_defaults();
+}
 
 static large shared_small, shared_large;
 static atomic_int callers_left, callers_wrong;
@@ -1129,7 +1240,9 @@ int main(void)
         {"smoothing, dimensions", test_smoothing_and_dimensions},
         {"refusals", test_refusals},
         {"instruction sets", test_instruction_sets},
+        {"quick formulae", test_quick},
         {"threads", test_threads},
+        {"parts, interruption", test_parts_and_interruption},
         {"concurrent calls", test_concurrent_calls},
         {"fork", test_fork},
 #ifdef TEST_WRAPPED
