@@ -107,8 +107,12 @@ static double round_to_odd(pair a)
 void bce_accurate(double x, double y, double *loss, double *gradient)
 {
     int k;
-    pair mantissa = exp_minus(fabs(x), &k);
-    pair t = times_power_of_2(mantissa, ldexp(1.0, k)), one = of(1.0), log1p_t = log1p_of(t);
+    pair mantissa = exp_minus(fmin(fabs(x), 4000.0), &k);
+    pair t = times_power_of_2(mantissa, ldexp(1.0, k)), one = of(1.0);
+    /* Of what is as small as this only matters that it is not 0. */
+    if (t.hi < 0x1p-1000)
+        t = of(0x1p-1000);
+    pair log1p_t = log1p_of(t);
     pair sigma_plus = divide(one, add(one, t)), sigma_minus = divide(t, add(one, t));
     pair negative = sum_of(1.0, -y), positive = of(y);
     pair softplus = add(of(x > 0.0 ? x : 0.0), log1p_t), softplus_minus = add(of(x > 0.0 ? 0.0 : -x), log1p_t);

@@ -438,3 +438,15 @@ def test_refused_memory(out, error, message):
     whole = np.zeros(4, np.float32)
     with pytest.raises(error, match=re.escape(message)):
         core.loss_and_grad(whole[1:], np.zeros(3, np.float32), out=whole[:3] if isinstance(out, str) else out)
+
+
+# Catches: double-double arithmetic outside its domain, and a tie that the tiny rest e^-|x| should have broken.
+# Up to that rest the loss is (1 - y) x and the gradient 1 - y, both exact in float64 here, and the rest is positive in the
+# first and negative in the second.
+@pytest.mark.parametrize("exponent", [8, 9, 10, 12, 40, 69, 100, 126])
+def test_ties_but_for_a_tiny_rest(exponent):
+    y = np.array([2.0**-25, 3 * 2.0**-25, 5 * 2.0**-26, 2.0**-24 + 2.0**-40, 1 - 2.0**-24, 0.25], np.float32)
+    for x in (2.0**exponent, 1.5 * 2.0**exponent):
+        loss, gradient = core.loss_and_grad(np.full(6, x, np.float32), y, reduction="none")
+        for got, exact, towards in ((loss, (1 - y.astype(float)) * x, np.inf), (gradient, 1 - y.astype(float), -np.inf)):
+            assert np.array_equal(got, np.nextafter(exact, towards).astype(np.float32))
