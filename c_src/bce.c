@@ -298,7 +298,6 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
     if (sum.quick > 0.0 && plan.sum && !is_settled(&sum, reduction, count, results->loss->dtype)) {
         plan.quick = false;
         memset(plan.wanted, 0, sizeof plan.wanted);
-        memset(&sum, 0, sizeof sum);
         if (!bce_run_on_threads(run, &plan, &sum))
             return bce_fail(message, BCE_INTERRUPTED, "interrupted");
     }

@@ -73,8 +73,8 @@ bce_run bce_run_scalar, bce_run_avx2, bce_run_avx512, bce_run_neon;
 /* The path in use. BCE_ERROR_ISA, with a message, if BCE_BRIDGE_ISA names one that this machine or build has not. */
 bce_status bce_current_run(bce_run **run, char *message);
 
-/* Evaluate all elements of the plan on as many threads as bce_set_num_threads allows and their number is worth; false if
-   interrupted. */
+/* Evaluate all elements of the plan, their sum in *sum, on as many threads as bce_set_num_threads allows and their number is
+   worth; false if interrupted. */
 bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum);
 
 /* Write the text, made as printf makes it, to message unless that is NULL; return status. */

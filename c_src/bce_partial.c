@@ -58,6 +58,11 @@ void bce_partial_normalize(bce_partial *partial)
 {
     const int64_t base = (int64_t)1 << 32;
     int64_t carry = 0;
+    uint64_t any = 0;
+    for (int i = 0; i < LIMBS - 1; i++)
+        any |= (uint64_t)partial->limbs[i];
+    if (any <= LOW_32)
+        return;
     for (int i = 0; i < LIMBS - 1; i++) {
         int64_t limb = partial->limbs[i], digit = low_32(limb), sum = digit + carry;
         partial->limbs[i] = low_32(sum);
@@ -130,7 +135,18 @@ static double assemble(uint64_t mantissa, bool sticky, int exponent, bool to_odd
     return from_bits(kept + ((uint64_t)(binade + 1022) << 52));
 }
 
-/* The sum over divisor: long division by bits from the first that is set, until 64 bits of the quotient are there. */
+/* Bits position to position + n - 1 of a number, n <= 32; those below bit 0 are 0. */
+static uint64_t bits_at(const uint32_t *digits, int position, int n)
+{
+    uint64_t window = 0;
+    for (int i = 1; i >= 0; i--) {
+        int at = (position + 32 * LIMBS) / 32 - LIMBS + i;  /* rounded down */
+        window = window << 32 | (at >= 0 && at <= LIMBS ? digits[at] : 0);
+    }
+    return window >> (position & 31) & ((UINT64_C(1) << n) - 1);
+}
+
+/* The sum over divisor: long division, as many bits at a time as fit with a remainder in 64, until the quotient has 64. */
 static double quotient(const bce_partial *partial, uint64_t divisor, bool to_odd)
 {
     bce_partial magnitude = *partial;
@@ -141,31 +157,39 @@ static double quotient(const bce_partial *partial, uint64_t divisor, bool to_odd
             magnitude.limbs[i] = (int64_t)-(uint64_t)magnitude.limbs[i];
         bce_partial_normalize(&magnitude);
     }
-    int top = LIMBS - 1;
-    while (top >= 0 && magnitude.limbs[top] == 0)
+    uint32_t digits[LIMBS + 1];
+    for (int i = 0; i < LIMBS; i++)
+        digits[i] = (uint32_t)magnitude.limbs[i];
+    digits[LIMBS] = (uint32_t)((uint64_t)magnitude.limbs[LIMBS - 1] >> 32);
+    int top = LIMBS;
+    while (top >= 0 && digits[top] == 0)
         top--;
     if (top < 0)
         return 0.0;
-    uint64_t mantissa = 0, remainder = 0;
-    int bits = 0, position = 64 * LIMBS;
-    for (int i = top; bits < 64; i--) {
-        uint64_t limb = i >= 0 ? (uint64_t)magnitude.limbs[i] : 0;
-        for (int b = i == LIMBS - 1 ? 63 : 31; b >= 0 && bits < 64; b--) {
-            remainder = remainder << 1 | (limb >> b & 1);
-            bool one = remainder >= divisor;
-            remainder -= one ? divisor : 0;
-            mantissa = mantissa << 1 | one;
-            bits += bits > 0 || one;
-            position = 32 * i + b;
-        }
+    int step = 1;
+    while (step < 32 && divisor >> (63 - step) == 0)
+        step++;
+    uint64_t mantissa = 0, remainder = 0, part = 0;
+    int position = 32 * (top + 1), bits = 0, left = 0;
+    while (bits < 64) {
+        position -= step;
+        remainder = remainder << step | bits_at(digits, position, step);
+        part = remainder / divisor;
+        remainder %= divisor;
+        int size = step;  /* of part; of the first without its leading zeros */
+        while (bits == 0 && size > 0 && part >> (size - 1) == 0)
+            size--;
+        left = size > 64 - bits ? size - (64 - bits) : 0;
+        mantissa = mantissa << (size - left) | part >> left;
+        bits += size - left;
     }
-    bool sticky = remainder != 0;
-    for (int k = 0; k < position; k += 32) {
-        uint64_t limb = (uint64_t)magnitude.limbs[k / 32];
-        int width = position - k;
-        sticky |= (width < 32 ? limb & ((UINT64_C(1) << width) - 1) : limb) != 0;
-    }
-    double result = assemble(mantissa, sticky, position - 1074, to_odd);
+    uint64_t rest = remainder | (part & ((UINT64_C(1) << left) - 1));
+    int whole = position > 0 ? position / 32 : 0;
+    for (int i = 0; i < whole; i++)
+        rest |= digits[i];
+    if (position > 0)
+        rest |= bits_at(digits, 32 * whole, position % 32);
+    double result = assemble(mantissa, rest != 0, position + left - 1074, to_odd);
     return negative ? -result : result;
 }
 

@@ -138,8 +138,12 @@ bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
         if (works[i].spawned)
             pthread_join(works[i].thread, NULL);
 #endif
-        bce_partial_merge(&sum->partial, &works[i].sum.partial);
-        sum->quick += works[i].sum.quick;
+        if (i == 0) {
+            *sum = works[i].sum;
+        } else {
+            bce_partial_merge(&sum->partial, &works[i].sum.partial);
+            sum->quick += works[i].sum.quick;
+        }
     }
     if (works != &alone)
         free(works);
