@@ -4,6 +4,7 @@ Knows neither NumPy nor torch, and imports only the compiled extension. core.py 
 to it and keep them alive during the call. The call releases the GIL.
 """
 
+import functools
 from typing import NamedTuple
 
 from bce_bridge._core import ffi, lib
@@ -24,6 +25,10 @@ _EXCEPTIONS = {
     lib.BCE_ERROR_SHAPE: ValueError,
     lib.BCE_ERROR_ISA: RuntimeError,
 }
+_VOID, _ADDRESS, _NUMBERS = map(ffi.typeof, ("void *", "uintptr_t *", "int64_t[]"))
+_ARRAY, _ARGUMENTS, _RESULTS, _MESSAGE = map(
+    ffi.typeof, ("bce_array *", "bce_arguments *", "bce_results *", f"char[{lib.BCE_MESSAGE_SIZE}]")
+)
 
 
 class Array(NamedTuple):
@@ -42,51 +47,64 @@ def reduction_code(reduction):
         raise ValueError(f"reduction is {reduction!r}, wants 'none', 'mean' or 'sum'") from None
 
 
-def _fill(target, array, alive):
-    target.data = ffi.cast("void *", array.address)
-    target.dtype = DTYPES[array.dtype]
-    target.ndim = len(array.shape)
-    target.shape = shape = ffi.new("int64_t[]", array.shape)
-    target.strides = strides = ffi.new("int64_t[]", array.strides)
-    alive += (shape, strides)
-
-
-def _pointer(array, alive):
-    if array is None:
-        return ffi.NULL
-    pointer = ffi.new("bce_array *")
-    _fill(pointer, array, alive)
-    alive.append(pointer)
-    return pointer
-
-
 def call(function, *arguments):
     """Call a function of the core that takes a message last and returns a status; raise what that status stands for."""
-    message = ffi.new("char[]", lib.BCE_MESSAGE_SIZE)
+    message = ffi.new(_MESSAGE)
     status = function(*arguments, message)
-    if status != lib.BCE_OK:
-        raise _EXCEPTIONS[status](ffi.string(message).decode())
+    if status:
+        _raise(status, message)
 
 
-def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, partial=None, **results):
+def _raise(status, message):
+    raise _EXCEPTIONS[status](ffi.string(message).decode())
+
+
+def _fields(array):
+    """A bce_array's fields, in a tuple that keeps alive what they point to but for the array's memory."""
+    ndim = len(array.shape)
+    numbers = ffi.new(_NUMBERS, (*array.shape, *array.strides))
+    return ffi.cast(_VOID, array.address), DTYPES[array.dtype], ndim, numbers, numbers + ndim
+
+
+class Call:
+    """A call of bce_evaluate on Arrays, which can be made again with the arrays at other addresses.
+
+    Arguments and errors are evaluate()'s. No two threads may make it at the same time.
+    """
+
+    def __init__(self, logits, targets, weight, pos_weight, label_smoothing, reduction, partial=None, count=0, **results):
+        code = reduction_code(reduction)
+        arrays = logits, targets, weight, pos_weight, *results.values()
+        fields = [None if array is None else _fields(array) for array in arrays]
+        pointers = [ffi.NULL if array is None else ffi.new(_ARRAY, array) for array in fields[2:]]
+        self._arguments = ffi.new(_ARGUMENTS, (*fields[:2], *pointers[:2], label_smoothing, code, count))
+        self._results = ffi.new(_RESULTS, dict(zip(results, pointers[2:])))
+        if partial is not None:
+            self._results.partial = partial
+        self._message = ffi.new(_MESSAGE)
+        self._alive = fields, pointers, partial
+
+    @functools.cached_property
+    def _addresses(self):
+        structs = self._arguments.logits, self._arguments.targets, *self._alive[1]
+        return [ffi.cast(_ADDRESS, ffi.addressof(struct, "data")) for struct in structs if struct]
+
+    def __call__(self, *addresses):
+        """Make the call, if addresses are given then with the operands and the results that are not None there."""
+        if addresses:
+            for place, address in zip(self._addresses, addresses):
+                place[0] = address
+        status = lib.bce_evaluate(self._arguments, self._results, self._message)
+        if status:
+            _raise(status, self._message)
+
+
+def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, partial=None, count=0, **results):
     """Compute the wanted results in one pass: into the Arrays given by their names in bce_results, and added to partial.
 
     Raises ValueError or TypeError with the core's message, which names the argument, what it got and what it wants.
     """
-    alive = []
-    arguments = ffi.new("bce_arguments *")
-    _fill(arguments.logits, logits, alive)
-    _fill(arguments.targets, targets, alive)
-    arguments.weight = _pointer(weight, alive)
-    arguments.pos_weight = _pointer(pos_weight, alive)
-    arguments.label_smoothing = label_smoothing
-    arguments.reduction = reduction_code(reduction)
-    wanted = ffi.new("bce_results *")
-    for name, array in results.items():
-        setattr(wanted, name, _pointer(array, alive))
-    if partial is not None:
-        wanted.partial = partial
-    call(lib.bce_evaluate, arguments, wanted)
+    Call(logits, targets, weight, pos_weight, label_smoothing, reduction, partial, count, **results)()
 
 
 def partial_from(numbers=()):

@@ -1,14 +1,23 @@
-"""torch.nn.functional.binary_cross_entropy_with_logits on the C core. Imports torch and the core.
+"""torch.nn.functional.binary_cross_entropy_with_logits on the C core. Imports torch, the operators and the core.
 
-CPU tensors go to the core; tensors on other devices, and any with backend="aten", go to libtorch's own operator.
+CPU tensors go to the core, CUDA tensors to the Triton kernel, tensors on other devices, and any with backend="aten", to
+libtorch's own operator. Plain tensors in eager mode take the shortest way, _Loss; everything else the operators of ops.py.
 """
+
+import functools
+import importlib
+import numbers
+import os
+import sys
 
 import torch
 from torch.nn import _reduction
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from bce_bridge import _abi
+from bce_bridge import ops
 
-BACKENDS = ("auto", "core", "aten")
+_INPUT_ALONE = (True, *[False] * 7)
+BACKENDS = ("auto", "core", "triton", "aten")
 
 
 def binary_cross_entropy_with_logits(
@@ -34,40 +43,142 @@ def binary_cross_entropy_with_logits(
     size_average, reduce    deprecated, as in torch
     reduction   "mean" (over all elements, also with weights), "sum" or "none"
     label_smoothing         e in [0, 1]: targets y become y (1 - e) + e / 2
-    backend     "auto": the core for CPU tensors, else libtorch; "core"; "aten": libtorch's own operator and bits
+    backend     "auto": the C core for CPU tensors, the Triton kernel for CUDA tensors, else libtorch; "core"; "triton";
+                "aten": libtorch's own operator and bits
 
-    Returns a tensor of the target's dtype (of the input's, if the target is integer or boolean), 0-d unless reduction is
-    "none". Differentiable once in the input.
+    Returns a tensor of the target's dtype (of the input's, if the target is integer or boolean; float32 instead of a
+    narrower one under autocast), 0-d unless reduction is "none". Differentiable any number of times in input, target,
+    weight and pos_weight; gradients have the dtype and shape of what they belong to.
 
     Raises ValueError for an unknown reduction or backend, for a label_smoothing outside [0, 1] and for a target of another
-    shape than the input's, RuntimeError for a weight that does not broadcast and for dtypes that hold no real numbers,
-    TypeError for what is no tensor.
+    shape than the input's, RuntimeError for a weight that does not broadcast to the input's shape and for dtypes and layouts
+    that the core does not read, TypeError for what is no tensor and a label_smoothing that is no number.
     """
+    if has_torch_function_variadic(input, target, weight, pos_weight):
+        return handle_torch_function(
+            binary_cross_entropy_with_logits,
+            (input, target, weight, pos_weight),
+            input,
+            target,
+            weight=weight,
+            size_average=size_average,
+            reduce=reduce,
+            reduction=reduction,
+            pos_weight=pos_weight,
+            label_smoothing=label_smoothing,
+            backend=backend,
+        )
     if size_average is not None or reduce is not None:
         reduction = _reduction.legacy_get_string(size_average, reduce)
-    _reduction.get_enum(reduction)  # torch's own error and warning
-    if reduction == "elementwise_mean":
+    elif reduction not in ("mean", "sum", "none"):
+        _reduction.get_enum(reduction)  # torch's own error and warning
         reduction = "mean"
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}, wants one of {', '.join(map(repr, BACKENDS))}")
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing is {label_smoothing!r}, wants a number in [0, 1]")
-    tensors = {"input": input, "target": target, "weight": weight, "pos_weight": pos_weight}
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor) and not (tensor is None and name in ("weight", "pos_weight")):
-            raise TypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}: use torch.as_tensor")
+    compiling = torch.compiler.is_compiling()
+    plain = (
+        not compiling
+        and ops.readable(input)
+        and ops.readable(target)
+        and (weight is None or ops.readable(weight))
+        and (pos_weight is None or ops.readable(pos_weight))
+    )
+    if not plain:
+        _check_tensors(input, target, weight, pos_weight)
     if target.size() != input.size():
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
-    given = [tensor for tensor in tensors.values() if tensor is not None]
-    on_cpu = all(tensor.device.type == "cpu" for tensor in given)
-    if backend == "core" and not on_cpu:
-        raise RuntimeError(f"backend 'core' wants CPU tensors, got {[str(tensor.device) for tensor in given]}")
-    if backend == "aten" or not on_cpu:
+    if type(label_smoothing) is not float or not 0.0 <= label_smoothing <= 1.0:
+        label_smoothing = _smoothing(label_smoothing)
+    kernel = "core" if plain and backend in ("auto", "core") else _kernel(backend, input, target, weight, pos_weight)
+    if kernel == "aten":
         return _aten(input, target, weight, pos_weight, reduction, label_smoothing)
-    for name in ("target", "weight", "pos_weight"):
-        if tensors[name] is not None and tensors[name].requires_grad and torch.is_grad_enabled():
-            raise RuntimeError(f"{name} requires grad, for which the core has no derivative: detach it, or use backend='aten'")
-    return _Loss.apply(input, target, weight, pos_weight, reduction, float(label_smoothing))
+    if not plain:
+        _check_readable(input=input, target=target, weight=weight, pos_weight=pos_weight)
+    if not input.is_floating_point():
+        raise RuntimeError(f"input has dtype {input.dtype}, wants a floating one: convert it with .float()")
+
+    dtype = target.dtype if target.is_floating_point() else input.dtype
+    if dtype is not torch.float64 and torch.is_autocast_enabled("cpu" if plain or input.is_meta else input.device.type):
+        dtype = torch.float32
+    differentiable = torch.is_grad_enabled() and (
+        input.requires_grad
+        or target.requires_grad
+        or (weight is not None and weight.requires_grad)
+        or (pos_weight is not None and pos_weight.requires_grad)
+    )
+    arguments = input, target, weight, pos_weight, reduction, label_smoothing, dtype
+    if kernel == "operator" or compiling or ops.intercepted():
+        return _operator(differentiable, *arguments)
+    evaluate = ops.triton_loss_and_gradient if kernel == "triton" else ops.core_loss_and_gradient
+    return _apply(*arguments, evaluate) if differentiable else evaluate(*arguments, False)[0]
+
+
+def _check_tensors(input, target, weight, pos_weight):
+    for name, tensor in (("input", input), ("target", target), ("weight", weight), ("pos_weight", pos_weight)):
+        if tensor is None and name in ("weight", "pos_weight"):
+            continue
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}: use torch.as_tensor")
+        if tensor.is_nested:
+            raise RuntimeError(
+                f"{name} is a nested tensor, wants a strided one: use to_padded_tensor(), with a weight of 0 for the padding"
+            )
+
+
+def _check_readable(**tensors):
+    for name, tensor in tensors.items():
+        if tensor is None or (tensor.layout is torch.strided and tensor.dtype in ops.DTYPES):
+            continue
+        if tensor.layout is not torch.strided:
+            remedy = "to_dense()"
+        else:
+            remedy = "dequantize()" if tensor.is_quantized else "its .real" if tensor.is_complex() else "float()"
+        got = f"{name} is a {tensor.layout} tensor of dtype {tensor.dtype}"
+        raise RuntimeError(f"{got}, wants a strided one of real numbers: use {remedy}")
+
+
+def _smoothing(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"label_smoothing is {value!r}, wants a number in [0, 1]")
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"label_smoothing is {value!r}, wants a number in [0, 1]")
+    return float(value)
+
+
+@functools.cache
+def _has_triton():
+    try:
+        importlib.import_module("bce_bridge.triton_kernel")
+    except ImportError:  # of Triton, or because it is too old
+        return False
+    return True
+
+
+def _kernel(backend, input, target, weight, pos_weight):
+    """What computes the loss: "core", "triton", "aten", or "operator" for whatever the operators of ops.py choose."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, wants one of {', '.join(map(repr, BACKENDS))}")
+    if backend == "aten":
+        return backend
+    given = [tensor for tensor in (input, target, weight, pos_weight) if tensor is not None]
+    on_cpu = all(tensor.is_cpu for tensor in given)
+    plain = all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in given)
+    # As in torch, a 0-d tensor may stay on the CPU.
+    on_cuda = input.is_cuda and all(tensor.device == input.device or tensor.is_cpu and not tensor.dim() for tensor in given)
+    if backend == "auto":
+        if on_cpu or all(tensor.is_meta for tensor in given):
+            return "operator"
+        if not on_cuda or not _has_triton():
+            return "aten"
+        return "triton" if plain else "operator"
+    devices = [str(tensor.device) for tensor in given]
+    if backend == "core":
+        if not on_cpu:
+            raise RuntimeError(f"backend 'core' wants CPU tensors, got {devices}")
+        return "operator"
+    if not _has_triton():
+        raise RuntimeError("backend 'triton' wants the package triton, 3.4 or newer: pip install triton")
+    if not on_cuda and not (on_cpu and os.environ.get("TRITON_INTERPRET") == "1"):
+        raise RuntimeError(f"backend 'triton' wants CUDA tensors, or TRITON_INTERPRET=1 in the environment, got {devices}")
+    return "triton" if plain else "operator"
 
 
 def _aten(input, target, weight, pos_weight, reduction, label_smoothing):
@@ -80,57 +191,78 @@ def _aten(input, target, weight, pos_weight, reduction, label_smoothing):
     )
 
 
+def _operator(differentiable, input, *arguments):
+    """The loss by the operators of ops.py."""
+    if torch.jit.is_tracing():  # a graph of TorchScript can hold no operator written in Python
+        return _aten(input, *arguments[:5])
+    if distributed := sys.modules.get("torch.distributed.tensor"):
+        if any(isinstance(tensor, distributed.DTensor) for tensor in (input, *arguments[:3])):
+            from bce_bridge.distributed import dtensor_loss
+
+            return dtensor_loss(input, *arguments[:5])
+    dtype = arguments[-1]
+    if differentiable and input.requires_grad and not ops.scaled_first(input.dtype, dtype) and not ops.transforming():
+        return ops.loss_and_gradient(input, *arguments)[0]
+    return ops.loss(input, *arguments, 0)
+
+
 class _Loss(torch.autograd.Function):
-    """Loss and gradient in one pass when a gradient is wanted; only the gradient is kept."""
+    """Loss and gradient in one pass, which keeps the gradient and, for the other derivatives, its operands."""
 
     @staticmethod
-    def forward(ctx, input, target, weight, pos_weight, reduction, label_smoothing):
-        loss, gradient = _evaluate(
-            input, target, weight, pos_weight, reduction, label_smoothing, ctx.needs_input_grad[0]
+    def forward(ctx, input, target, weight, pos_weight, reduction, label_smoothing, dtype, evaluate):
+        loss, gradient = evaluate(
+            input, target, weight, pos_weight, reduction, label_smoothing, dtype, ctx.needs_input_grad[0]
         )
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
+        ctx.save_for_backward(gradient, input, target, weight, pos_weight)
+        ctx.options = reduction, label_smoothing
+        ctx.hooked = ops.saving_with_hooks()
         return loss
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_output.to(gradient.dtype), None, None, None, None, None
+        gradient, *operands = ctx.saved_tensors
+        needed = ctx.needs_input_grad
+        if (
+            torch.compiler.is_compiling()
+            or torch.is_grad_enabled()
+            or ops.transforming()
+            or type(grad_output) is not torch.Tensor
+            or not (one := _is_one(grad_output)) and ops.batched(grad_output)
+        ):
+            return *ops.gradients(operands, needed, grad_output, *ctx.options), None, None, None, None
+        if needed[0]:
+            # Unless the graph is retained or a hook has seen it, the saved gradient is nobody else's, and at its end.
+            own = not ctx.hooked and not ops.keeping_graph()
+            if not one:
+                gradient = _scaled(gradient, own, operands, grad_output, *ctx.options)
+            elif not own:
+                gradient = gradient.clone()
+        if needed == _INPUT_ALONE:
+            return gradient, None, None, None, None, None, None, None
+        _, *others = ops.gradients(operands, (False, *needed[1:4]), grad_output, *ctx.options)
+        return gradient, *others, None, None, None, None
 
 
-def _describe(name, tensor):
-    if tensor is None:
-        return None
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if tensor.layout != torch.strided or dtype not in _abi.DTYPES:
-        raise RuntimeError(f"{name} is a {tensor.layout} tensor of dtype {tensor.dtype}, wants a strided one of real numbers")
-    size = tensor.element_size()
-    return _abi.Array(tensor.data_ptr(), dtype, tuple(tensor.shape), tuple(s * size for s in tensor.stride()))
+# Function.apply less its care for torch.func, which does not come here.
+_apply = super(torch.autograd.Function, _Loss).apply
 
 
-def _evaluate(input, target, weight, pos_weight, reduction, label_smoothing, with_gradient):
-    if not input.dtype.is_floating_point:
-        raise RuntimeError(f"input has dtype {input.dtype}, wants a floating one")
-    # A view of an imaginary part may hold the numbers negated.
-    input, target, weight, pos_weight = (
-        tensor.resolve_neg() if tensor is not None else None for tensor in (input, target, weight, pos_weight)
-    )
-    dtype = target.dtype if target.dtype.is_floating_point else input.dtype
-    loss = torch.empty_like(input, dtype=dtype) if reduction == "none" else torch.empty((), dtype=dtype)
-    gradient = torch.empty_like(input) if with_gradient else None
-    operands = [
-        _describe(name, tensor)
-        for name, tensor in (("input", input), ("target", target), ("weight", weight), ("pos_weight", pos_weight))
-    ]
+def _is_one(tensor):
+    """Whether all elements are known to be one 1, as they are after loss.backward() and loss.sum().backward().
+
+    A device is not asked, since that would stall it.
+    """
+    if not tensor.is_cpu or any(tensor.stride()) or not tensor.numel():
+        return False
     try:
-        _abi.evaluate(
-            *operands,
-            label_smoothing,
-            reduction,
-            loss=_describe("loss", loss),
-            gradient=_describe("gradient", gradient),
-        )
-    except (TypeError, ValueError) as error:
-        raise RuntimeError(str(error)) from None
-    return loss, gradient
+        return (tensor[(0,) * tensor.dim()] if tensor.dim() else tensor).item() == 1.0
+    except RuntimeError:
+        return False  # it stands for a batch
+
+
+def _scaled(gradient, own, operands, grad_output, reduction, label_smoothing):
+    """gradient times grad_output, in the memory of gradient if that is our own."""
+    if ops.scaled_first(gradient.dtype, grad_output.dtype):
+        return ops.gradients(operands, (True, False, False, False), grad_output, reduction, label_smoothing)[0]
+    return gradient.mul_(grad_output) if own else (gradient * grad_output).to(gradient.dtype)

@@ -1,6 +1,7 @@
 """torch.nn.BCEWithLogitsLoss on the C core. Imports torch and the functional layer."""
 
 import torch
+from torch.nn import functional as F
 
 from bce_bridge.functional import binary_cross_entropy_with_logits
 
@@ -28,6 +29,11 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
 
     def forward(self, input, target):
         """The loss of logits and targets of one shape."""
+        if torch.jit.is_scripting():  # which can compile libtorch's own operator only
+            target = target * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
+            return F.binary_cross_entropy_with_logits(
+                input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
+            )
         return binary_cross_entropy_with_logits(
             input,
             target,

@@ -2,7 +2,10 @@
 
 import copy
 import inspect
+import math
 import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -91,9 +94,8 @@ def test_aten_backend_is_torchs_own_bits():
             assert torch.equal(leaf.grad, other.grad)
 
 
-def test_other_devices_go_to_aten():
+def test_the_core_wants_cpu_tensors():
     x = torch.empty(4, 3, device="meta")
-    assert bce_bridge.binary_cross_entropy_with_logits(x, x, reduction="none").device.type == "meta"
     with pytest.raises(RuntimeError, match="backend 'core' wants CPU tensors"):
         bce_bridge.binary_cross_entropy_with_logits(x, x, backend="core")
 
@@ -168,6 +170,9 @@ def test_label_smoothing_in_both_backends():
 
 
 X = torch.zeros(4, 3)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # a prototype
+    NESTED = torch.nested.nested_tensor([torch.zeros(3), torch.zeros(2)])
 
 
 @pytest.mark.parametrize(
@@ -180,14 +185,226 @@ X = torch.zeros(4, 3)
         ((X, X), {"weight": 2.0}, TypeError, "weight must be a torch.Tensor, not float"),
         ((X.numpy(), X), {}, TypeError, "input must be a torch.Tensor, not ndarray"),
         ((X.long(), X), {}, RuntimeError, "input has dtype torch.int64"),
-        ((X + 1j, X), {}, RuntimeError, "input has dtype torch.complex64"),
-        ((X, X + 1j), {}, RuntimeError, "target is a torch.strided tensor of dtype torch.complex64"),
-        ((X.to_sparse(), X), {}, RuntimeError, "input is a torch.sparse_coo tensor"),
+        ((X + 1j, X), {}, RuntimeError, "input is a torch.strided tensor of dtype torch.complex64.*: use its .real"),
+        ((X, X + 1j), {}, RuntimeError, "target is a torch.strided tensor of dtype torch.complex64.*: use its .real"),
+        ((X.to_sparse(), X), {}, RuntimeError, r"input is a torch.sparse_coo tensor.*: use to_dense\(\)"),
+        ((X, X.to_mkldnn()), {}, RuntimeError, r"target is a torch._mkldnn tensor.*: use to_dense\(\)"),
+        ((X, NESTED), {}, RuntimeError, r"target is a nested tensor.*: use to_padded_tensor\(\)"),
+        ((NESTED, NESTED), {}, RuntimeError, r"input is a nested tensor.*: use to_padded_tensor\(\)"),
+        ((X, X.to(torch.float8_e5m2)), {}, RuntimeError, r"target is .* of dtype torch.float8_e5m2.*: use float\(\)"),
+        ((X, X), {"weight": X.to(torch.uint16)}, RuntimeError, r"weight is .* of dtype torch.uint16.*: use float\(\)"),
+        ((X, None), {}, TypeError, "target must be a torch.Tensor, not NoneType"),
+        ((X, X), {"pos_weight": [1.0, 2.0, 3.0]}, TypeError, "pos_weight must be a torch.Tensor, not list"),
         ((X, X), {"backend": "gpu"}, ValueError, "backend is 'gpu'"),
+        ((X, X), {"backend": "triton"}, RuntimeError, "backend 'triton' wants CUDA tensors, or TRITON_INTERPRET=1"),
         ((X, X), {"label_smoothing": 1.5}, ValueError, "label_smoothing is 1.5"),
-        ((X, X.clone().requires_grad_()), {}, RuntimeError, "target requires grad"),
+        ((X, X), {"label_smoothing": math.nan}, ValueError, "label_smoothing is nan"),
+        ((X, X), {"label_smoothing": True}, TypeError, "label_smoothing is True, wants a number"),
+        ((X, X), {"label_smoothing": "0.1"}, TypeError, "label_smoothing is '0.1', wants a number"),
+        # The order of torch's own checks: reduction, shape, operator.
+        ((X, X[0]), {"reduction": "foo", "weight": 2.0}, ValueError, "foo is not a valid value for reduction"),
+        ((X + 1j, X[0]), {"weight": torch.ones(4)}, ValueError, "Target size"),
     ],
 )
 def test_refusals_name_the_argument(arguments, options, error, text):
     with pytest.raises(error, match=text):
         bce_bridge.binary_cross_entropy_with_logits(*arguments, **options)
+
+
+# The gradient that forward has computed is handed out itself, or scaled in place, when backward frees the graph. Catches: a
+# gradient that something else still uses being changed, or two results in one memory.
+
+
+def step(x, y, factor=1.0, reduction="mean"):
+    """The gradient alone, computed out of place."""
+    leaf = x.detach().clone().requires_grad_()
+    loss = bce_bridge.binary_cross_entropy_with_logits(leaf, y, reduction=reduction)
+    return torch.autograd.grad(loss, leaf, torch.full_like(loss, factor), retain_graph=True)[0]
+
+
+XY = torch.linspace(-3, 3, 12).reshape(4, 3), torch.linspace(0, 1, 12).reshape(4, 3)
+
+
+@pytest.mark.parametrize("factors", [(1.0, 1.0), (1.0, 3.0), (3.0, 1.0), (3.0, 3.0)])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_retained_graphs_give_new_gradients(reduction, factors):
+    leaf = XY[0].clone().requires_grad_()
+    loss = bce_bridge.binary_cross_entropy_with_logits(leaf, XY[1], reduction=reduction)
+    incoming = [torch.full_like(loss, factor) for factor in factors]
+    first = torch.autograd.grad(loss, leaf, incoming[0], retain_graph=True)[0]
+    kept = first.clone()
+    second = torch.autograd.grad(loss, leaf, incoming[1])[0]
+    assert torch.equal(first, kept) and first.data_ptr() != second.data_ptr()
+    for got, factor in ((first, factors[0]), (second, factors[1])):
+        assert torch.equal(got, step(*XY, factor, reduction))
+    assert all((g == factor).all() for g, factor in zip(incoming, factors))
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(loss, leaf, incoming[1])
+
+
+def test_accumulation_and_two_losses_of_the_same_logits():
+    x, y = XY
+    leaf = x.clone().requires_grad_()
+    ours = bce_bridge.binary_cross_entropy_with_logits
+    for _ in range(3):
+        ours(leaf, y).backward()
+    assert torch.equal(leaf.grad, step(x, y) + step(x, y) + step(x, y))
+    leaf.grad = None
+    (ours(leaf, y) + ours(leaf, 1 - y)).backward()
+    assert torch.equal(leaf.grad, step(x, y) + step(x, 1 - y))
+    leaf.grad = None
+    loss = ours(leaf, y)
+    (loss + 2 * loss).backward()
+    assert torch.equal(leaf.grad, step(x, y, 3.0))
+
+
+def test_hooks_may_change_gradients():
+    leaf = XY[0].clone().requires_grad_()
+    hidden = leaf * 1
+    hidden.retain_grad()
+    hidden.register_hook(lambda g: g.mul_(2))
+    loss = bce_bridge.binary_cross_entropy_with_logits(hidden, XY[1])
+    loss.backward(retain_graph=True)
+    loss.backward()
+    assert torch.equal(leaf.grad, 4 * step(*XY))
+
+
+# Catches: writing into what a hook has kept, or handing it out as the gradient.
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_saved_tensors_hooks(factor):
+    seen = []
+    leaf = XY[0].clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append((t, t.clone())) or t, lambda t: t):
+        loss = bce_bridge.binary_cross_entropy_with_logits(leaf, XY[1])
+    (loss * factor).backward()
+    leaf.grad.add_(1)
+    assert len(seen) >= 3 and all(torch.equal(tensor, copy) for tensor, copy in seen)
+    for context in (torch.autograd.graph.save_on_cpu(), torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone)):
+        leaf = XY[0].clone().requires_grad_()
+        with context:
+            bce_bridge.binary_cross_entropy_with_logits(leaf, XY[1]).backward()
+        assert torch.equal(leaf.grad, step(*XY))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint(reentrant):
+    leaf = XY[0].clone().requires_grad_()
+    ours = bce_bridge.binary_cross_entropy_with_logits
+    loss = torch.utils.checkpoint.checkpoint(lambda x: ours(x * 1, XY[1]), leaf, use_reentrant=reentrant)
+    loss.backward()
+    assert torch.equal(leaf.grad, step(*XY))
+
+
+def test_operands_changed_in_place_are_noticed():
+    leaf, y = XY[0].clone().requires_grad_(), XY[1].clone()
+    loss = bce_bridge.binary_cross_entropy_with_logits(leaf, y)
+    y.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+# Catches: a training step that takes more extra memory than one gradient.
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_memory_of_a_step(factor):
+    x, y = torch.randn(100_000, requires_grad=True), torch.rand(100_000)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        (bce_bridge.binary_cross_entropy_with_logits(x, y) * factor).backward()
+    allocated = [event.self_cpu_memory_usage for event in profile.events() if event.name.startswith("aten::")]
+    assert 400_000 <= sum(n for n in allocated if n > 0) < 400_100
+
+
+# Catches: a gradient that underflows in float16 before a GradScaler's factor could lift it, or is rounded twice.
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_float16_gradients_are_scaled_before_rounding(reduction):
+    torch.manual_seed(5)
+    x, y = 4 * torch.randn(3000, dtype=torch.float16), torch.rand(3000, dtype=torch.float16)
+    leaf, wide = x.clone().requires_grad_(), x.double().requires_grad_()
+    weight = torch.rand(3000) * 1e-4
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = bce_bridge.binary_cross_entropy_with_logits(leaf, y, weight, reduction=reduction)
+    assert loss.dtype == torch.float32
+    (loss * 65536).sum().backward()
+    (bce_bridge.binary_cross_entropy_with_logits(wide, y.double(), weight, reduction=reduction) * 65536).sum().backward()
+    assert torch.equal(leaf.grad, wide.grad.half())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_autocast_is_torchs(dtype):
+    x, y = XY[0].to(dtype), XY[1].to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (loss, gradient), (theirs, their_gradient) = both(x, y, reduction="none")
+        assert bce_bridge.binary_cross_entropy_with_logits(x, y > 0.5).dtype == theirs.dtype
+    assert (loss.dtype, gradient.dtype) == (theirs.dtype, their_gradient.dtype)
+    torch.testing.assert_close(loss, theirs)
+
+
+# Catches: the loss in the input's strides or dtype; a gradient in the target's.
+def test_results_follow_their_operands():
+    base = torch.randn(2, 3, 4, 5)
+    layouts = [base, base.to(memory_format=torch.channels_last), base.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)]
+    for x in layouts:
+        for y in layouts:
+            for y in (y.sigmoid(), y.sigmoid().double()):
+                ours, theirs = both(x, y, reduction="none")
+                for a, b in zip(ours, theirs):
+                    assert a.stride() == b.stride() and a.dtype == b.dtype
+                torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("shape", [(0,), (3, 0, 2)])
+def test_empty(shape, reduction):
+    ours, theirs = both(torch.zeros(shape), torch.zeros(shape), reduction=reduction)
+    for a, b in zip(ours, theirs):
+        assert a.shape == b.shape and torch.equal(a.isnan(), b.isnan())
+
+
+class Logged(torch.Tensor):
+    calls = []
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        cls.calls.append(function)
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+# Catches: checks or work before __torch_function__ has been asked; a subclass that is lost.
+def test_torch_function():
+    ours = bce_bridge.binary_cross_entropy_with_logits
+    x = XY[0].as_subclass(Logged)
+    Logged.calls.clear()
+    loss = ours(x, XY[1], label_smoothing=0.1)
+    assert Logged.calls == [ours] and type(loss) is Logged
+    assert loss.as_subclass(torch.Tensor) == ours(*XY, label_smoothing=0.1)
+
+    class Anything:
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            return function, len(args), kwargs
+
+    function, n, options = ours(Anything(), 3, reduction="foo", label_smoothing="x")
+    assert function is ours and n == 2 and options["label_smoothing"] == "x" and options["reduction"] == "foo"
+
+
+def test_parameters_as_weights_learn():
+    module = bce_bridge.BCEWithLogitsLoss(pos_weight=torch.nn.Parameter(torch.ones(3)))
+    module(*XY).backward()
+    assert (module.pos_weight.grad > 0).all()
+
+
+def test_inference_mode_and_no_grad():
+    expected = bce_bridge.binary_cross_entropy_with_logits(*XY)
+    with torch.inference_mode():
+        assert bce_bridge.binary_cross_entropy_with_logits(XY[0].clone().requires_grad_(), XY[1]) == expected
+
+
+# Catches: two threads that fill in the same description of a call.
+def test_threads_share_nothing():
+    x, y = torch.randn(8, 1000), torch.rand(8, 1000)
+    expected = [bce_bridge.binary_cross_entropy_with_logits(*row).item() for row in zip(x, y)]
+
+    def repeat(i):
+        return {bce_bridge.binary_cross_entropy_with_logits(x[i], y[i]).item() for _ in range(300)}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(repeat, range(8))) == [{loss} for loss in expected]

@@ -1,0 +1,443 @@
+"""The loss as torch operators, and its derivatives of every order. Imports torch and the core.
+
+    bce_bridge::loss                 the loss
+    bce_bridge::loss_and_gradient    the loss and its gradient in the logits, in one pass
+    bce_bridge::derivative           for each element, the derivative in its input, target, weight or pos_weight
+
+are what torch.compile, torch.export, torch.func, forward-mode differentiation, fake and meta tensors see. Values and first
+derivatives are the core's. Second derivatives are float64 formulae of torch's operations, and so differentiable themselves.
+
+Arguments of all: the operands and label_smoothing as in functional.py, reduction without its deprecated names, dtype of the
+loss, name of an operand, and batch, the number of leading dimensions that torch.func.vmap has added: each of their elements
+is a loss of its own.
+"""
+
+import functools
+import itertools
+import math
+
+import torch
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
+from torch.nn import functional as F
+
+from bce_bridge import _abi
+
+DTYPES = {getattr(torch, name): name for name in _abi.DTYPES}
+_RESULTS = {"input": "gradient", "target": "d_targets", "weight": "d_weight", "pos_weight": "d_pos_weight"}
+
+# What torch is doing at the moment, and what a tensor is: there are no public tests.
+
+_BATCHED = torch._C._dispatch_key_parse("Batched")
+_keys = torch._C._dispatch_keys
+_functorch_active = torch._C._are_functorch_transforms_active
+_modes_active = torch._C._len_torch_dispatch_stack
+_tracing_state = torch._C._get_tracing_state
+
+
+with torch.inference_mode():
+    _READABLE = {_keys(torch.empty(0)).raw_repr()}
+_READABLE.add(_keys(torch.empty(0, requires_grad=True)).raw_repr())
+
+
+def readable(tensor):
+    """Whether this is a tensor in the CPU's memory and nothing more: no wrapper, layout or pending negation; and of DTYPES."""
+    return isinstance(tensor, torch.Tensor) and _keys(tensor).raw_repr() in _READABLE and tensor.dtype in DTYPES
+
+
+def batched(tensor):
+    """Whether it stands for many, as grad_output does under torch.autograd.grad(is_grads_batched=True)."""
+    return _keys(tensor).has(_BATCHED)
+
+
+def transforming():
+    """Whether torch.func or forward-mode differentiation is at work."""
+    return _functorch_active() or forward_ad._current_level >= 0
+
+
+def intercepted():
+    """Whether anybody wants to see operators: these, a mode (fake tensors, tracers, counters), or torch.jit.trace."""
+    return (
+        _functorch_active()
+        or forward_ad._current_level >= 0
+        or _modes_active() > 0
+        or _tracing_state() is not None
+    )
+
+
+def saving_with_hooks():
+    """Whether what is saved for backward is handed to torch.autograd.graph.saved_tensors_hooks."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
+def keeping_graph():
+    """Whether the backward that is running was asked to retain the graph."""
+    return torch._C._autograd._get_current_graph_task_keep_graph()
+
+
+def describe(tensor):
+    """The tensor as the core wants it, None as None."""
+    if tensor is None:
+        return None
+    strides = [tensor.itemsize * stride for stride in tensor.stride()]
+    return _abi.Array(tensor.data_ptr(), DTYPES[tensor.dtype], tensor.shape, strides)
+
+
+@functools.lru_cache(256)
+def _idle_calls(*description):
+    """The calls of the core, on tensors of this description, that no thread is making just now: to describe the tensors
+    again would take longer than the loss of a thousand elements."""
+    return []
+
+
+def evaluate(input, target, weight, pos_weight, reduction, label_smoothing, names, *results):
+    """Have the core compute the results of these names in bce_results into these tensors, all on the CPU and of DTYPES.
+
+    Those of more than 0 dimensions are as torch.empty_like makes them: of the target for loss and d_targets, else of the input;
+    but for the first, they have its dtype too. Raises RuntimeError for a weight that does not broadcast.
+    """
+    idle = _idle_calls(
+        reduction,
+        label_smoothing,
+        input.dtype,
+        input.shape,
+        input.stride(),
+        target.dtype,
+        target.stride(),
+        weight is not None and (weight.dtype, weight.shape, weight.stride()),
+        pos_weight is not None and (pos_weight.dtype, pos_weight.shape, pos_weight.stride()),
+        names,
+        results[0].dtype,
+    )
+    try:
+        call = idle.pop()
+    except IndexError:
+        described = map(describe, (input, target, weight, pos_weight))
+        call = _abi.Call(*described, label_smoothing, reduction, **dict(zip(names, map(describe, results))))
+    tensors = input, target, weight, pos_weight, *results
+    try:
+        call(*[tensor.data_ptr() for tensor in tensors if tensor is not None])
+    except ValueError as error:
+        raise RuntimeError(str(error)) from None
+    idle.append(call)
+
+
+def core_loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient):
+    """(the loss in this dtype, the gradient in the logits or None) of CPU tensors."""
+    loss = torch.empty_like(target, dtype=dtype) if reduction == "none" else torch.empty((), dtype=dtype)
+    if not with_gradient:
+        evaluate(input, target, weight, pos_weight, reduction, label_smoothing, ("loss",), loss)
+        return loss, None
+    gradient = torch.empty_like(input)
+    evaluate(input, target, weight, pos_weight, reduction, label_smoothing, ("loss", "gradient"), loss, gradient)
+    return loss, gradient
+
+
+def triton_loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient):
+    """The same of CUDA tensors."""
+    from bce_bridge import triton_kernel
+
+    # A 0-d weight may be on the CPU; a view of an imaginary part may hold the numbers negated.
+    operands = input, target.to(dtype), weight, pos_weight
+    operands = [None if tensor is None else tensor.to(input.device).resolve_neg() for tensor in operands]
+    return triton_kernel.loss_and_gradient(*operands, reduction, label_smoothing, with_gradient)
+
+
+def _loss_and_gradient(input, *arguments):
+    return (triton_loss_and_gradient if input.is_cuda else core_loss_and_gradient)(input, *arguments)
+
+
+def _empty_derivative(input, target, name):
+    """Of the dtype of what it is a derivative in; float64 where it is still to be summed over broadcast dimensions."""
+    if name == "target":
+        return torch.empty_like(target)
+    return torch.empty_like(input, dtype=input.dtype if name == "input" else torch.float64)
+
+
+def _derivative(input, target, weight, pos_weight, name, reduction, label_smoothing):
+    operands = input, target, weight, pos_weight
+    if input.is_cuda and name == "input":
+        return triton_loss_and_gradient(*operands, reduction, label_smoothing, target.dtype, True)[1]
+    result = _empty_derivative(input, target, name)
+    if input.is_cuda:
+        return result.copy_(Formulae(*operands, reduction, label_smoothing, 0).first(name))
+    evaluate(*operands, reduction, label_smoothing, (_RESULTS[name],), result)
+    return result
+
+
+def _times(a, b):
+    """a b, where an a of 0 silences an infinite b."""
+    return a * torch.where((a == 0) & b.isinf(), 0.0, b)
+
+
+class Formulae:
+    """The derivatives of one element, in float64, from operations that torch can differentiate. Operands as in the operators.
+
+    With k = 1 - label_smoothing, the smoothed target y k + (1 - k) / 2 in place of y, and all divided by n under "mean".
+    """
+
+    def __init__(self, input, target, weight, pos_weight, reduction, label_smoothing, batch):
+        x = input.double()
+        one = x.new_ones(())
+        self.k = k = 1.0 - label_smoothing
+        self.y = target.double() * k + 0.5 * label_smoothing
+        self.w, self.p = (one if tensor is None else tensor.double() for tensor in (weight, pos_weight))
+        self.n = math.prod(input.shape[batch:]) if reduction == "mean" else 1
+        self.plus, self.minus = x.sigmoid(), (-x).sigmoid()
+        self.softplus, self.softminus = -F.logsigmoid(-x), -F.logsigmoid(x)  # log(1 + e^x), log(1 + e^-x)
+
+    def first(self, name):
+        k, y, w, p = self.k, self.y, self.w, self.p
+        if name == "target":
+            value = w * k * (_times(p, self.softminus) - self.softplus)
+        elif name == "weight":
+            value = _times(1 - y, self.softplus) + _times(p * y, self.softminus)
+        else:
+            value = _times(w * y, self.softminus)
+        return value / self.n
+
+    def second(self, name, other):
+        """None where it is 0."""
+        k, y, w, p, plus, minus = self.k, self.y, self.w, self.p, self.plus, self.minus
+        match sorted((name, other)):
+            case ["input", "input"]:
+                value = w * (1 - y + p * y) * plus * minus
+            case ["input", "target"]:
+                value = -w * k * (plus + p * minus)
+            case ["input", "weight"]:
+                value = (1 - y) * plus - p * y * minus
+            case ["input", "pos_weight"]:
+                value = -w * y * minus
+            case ["target", "weight"]:
+                value = k * (_times(p, self.softminus) - self.softplus)
+            case ["pos_weight", "target"]:
+                value = k * _times(w, self.softminus)
+            case ["pos_weight", "weight"]:
+                value = _times(y, self.softminus)
+            case _:
+                return None
+        return value / self.n
+
+
+def _check_weights(input, **weights):
+    for name, tensor in weights.items():
+        if tensor is None:
+            continue
+        sizes = zip(reversed(tensor.shape), reversed(input.shape))
+        if tensor.dim() > input.dim() or any(size != 1 and size != wanted for size, wanted in sizes):
+            raise RuntimeError(
+                f"{name} of shape {tuple(tensor.shape)} does not broadcast to the logits' shape {tuple(input.shape)}"
+            )
+
+
+def _samples(operands, batch):
+    """The index of each element of the batch dimensions, with its operands."""
+    sizes = operands[0].shape[:batch]
+    operands = [None if tensor is None else tensor.expand(*sizes, *tensor.shape[batch:]) for tensor in operands]
+    for index in itertools.product(*map(range, sizes)):
+        yield index, [None if tensor is None else tensor[index] for tensor in operands]
+
+
+def _batched(size, in_dims, operands):
+    """The operands with the dimension of a vmap in front, those that broadcast with as many dimensions as the input."""
+    ndim = operands[0].dim() + (in_dims[0] is None)
+    moved = []
+    for tensor, dim in zip(operands, in_dims):
+        if tensor is not None:
+            tensor = tensor.unsqueeze(0) if dim is None else tensor.movedim(dim, 0)
+            tensor = tensor[(slice(None), *[None] * (ndim - tensor.dim()))]
+        moved.append(tensor)
+    return *(tensor.expand(size, *tensor.shape[1:]) for tensor in moved[:2]), *moved[2:]
+
+
+_LIBRARY = torch.library.Library("bce_bridge", "FRAGMENT")
+_OPERANDS = "Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight"
+
+
+def _register(function):
+    """Make an operator of an autograd.Function that has its schema, its kernel for any device (compute) and for fake tensors.
+
+    Its autograd kernel is the Function's, and as those of torch's own operators it serves one level of torch.func at a time:
+    the operator that its forward calls is in the next one, in the modes that the caller had set. The kernels that
+    torch.library.register_autograd makes cannot do so, and those of Function.apply serve all levels at once.
+    """
+    short = function.schema.partition("(")[0]
+    name = f"bce_bridge::{short}"
+    _LIBRARY.define(function.schema)
+    _LIBRARY.impl(name, function.compute, "CompositeExplicitAutograd")
+    torch.library.register_fake(name, function.fake, lib=_LIBRARY)
+    operator = getattr(torch.ops.bce_bridge, short).default
+
+    def forward(*arguments):
+        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    def autograd(*arguments):
+        with enable_single_level_autograd_function():
+            return super(torch.autograd.Function, function).apply(*arguments)
+
+    function.forward = staticmethod(forward)
+    _LIBRARY.impl(name, autograd, "Autograd")
+    if function.vmap is not torch.autograd.Function.vmap:
+        torch.library.register_vmap(name, function.vmap, lib=_LIBRARY)
+    return operator
+
+
+class Loss(torch.autograd.Function):
+    schema = f"loss({_OPERANDS}, str reduction, float label_smoothing, ScalarType dtype, int batch) -> Tensor"
+
+    @staticmethod
+    def compute(input, target, weight, pos_weight, reduction, label_smoothing, dtype, batch):
+        options = reduction, label_smoothing, dtype, False
+        if reduction == "none" or not batch:
+            return _loss_and_gradient(input, target, weight, pos_weight, *options)[0]
+        result = input.new_empty(input.shape[:batch], dtype=dtype)
+        for index, operands in _samples((input, target, weight, pos_weight), batch):
+            result[index] = _loss_and_gradient(*operands, *options)[0]
+        return result
+
+    @staticmethod
+    def fake(input, target, weight, pos_weight, reduction, label_smoothing, dtype, batch):
+        _check_weights(input, weight=weight, pos_weight=pos_weight)
+        if reduction == "none":
+            return torch.empty_like(target, dtype=dtype)
+        return input.new_empty(input.shape[:batch], dtype=dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:4])
+        ctx.save_for_forward(*inputs[:4])
+        ctx.reduction, ctx.label_smoothing, ctx.dtype, ctx.batch = inputs[4:]
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        options = ctx.reduction, ctx.label_smoothing, ctx.batch
+        return *gradients(ctx.saved_tensors, ctx.needs_input_grad, grad_output, *options), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        options = ctx.reduction, ctx.label_smoothing, ctx.batch
+        total = sum(
+            _times(tangent.double(), derivative(*ctx.saved_tensors, name, *options).double())
+            for name, tangent in zip(_RESULTS, tangents)
+            if tangent is not None
+        )
+        if ctx.reduction != "none":
+            total = total.reshape(*total.shape[: ctx.batch], math.prod(total.shape[ctx.batch :])).sum(-1)
+        return total.to(ctx.dtype)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        *options, batch = arguments[4:]
+        return loss(*_batched(info.batch_size, in_dims, arguments[:4]), *options, batch + 1), 0
+
+
+class LossAndGradient(torch.autograd.Function):
+    schema = f"loss_and_gradient({_OPERANDS}, str reduction, float label_smoothing, ScalarType dtype) -> (Tensor, Tensor)"
+
+    @staticmethod
+    def compute(*arguments):
+        return _loss_and_gradient(*arguments, True)
+
+    @staticmethod
+    def fake(*arguments):
+        return Loss.fake(*arguments, 0), torch.empty_like(arguments[0])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(output[1], *inputs[:4])
+        ctx.mark_non_differentiable(output[1])
+        ctx.options = inputs[4:6]
+
+    @staticmethod
+    def backward(ctx, grad_output, _):
+        gradient, *operands = ctx.saved_tensors
+        needed = list(ctx.needs_input_grad[:4])
+        usable = needed[0] and not torch.is_grad_enabled() and not transforming()
+        needed[0] = needed[0] and not usable
+        first, *others = gradients(operands, needed, grad_output, *ctx.options)
+        if usable:
+            first = (gradient * grad_output).to(gradient.dtype)
+        return first, *others, None, None, None
+
+
+class Derivative(torch.autograd.Function):
+    schema = f"derivative({_OPERANDS}, str name, str reduction, float label_smoothing, int batch) -> Tensor"
+
+    @staticmethod
+    def compute(input, target, weight, pos_weight, name, reduction, label_smoothing, batch):
+        if reduction != "mean" or not batch:
+            return _derivative(input, target, weight, pos_weight, name, reduction, label_smoothing)
+        result = _empty_derivative(input, target, name)
+        for index, operands in _samples((input, target, weight, pos_weight), batch):
+            result[index] = _derivative(*operands, name, reduction, label_smoothing)
+        return result
+
+    @staticmethod
+    def fake(input, target, weight, pos_weight, name, reduction, label_smoothing, batch):
+        _check_weights(input, weight=weight, pos_weight=pos_weight)
+        return _empty_derivative(input, target, name)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:4])
+        ctx.save_for_forward(*inputs[:4])
+        ctx.name, *ctx.options = inputs[4:]
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        formulae = Formulae(*ctx.saved_tensors, *ctx.options)
+        found = []
+        for other, operand, needed in zip(_RESULTS, ctx.saved_tensors, ctx.needs_input_grad):
+            second = formulae.second(ctx.name, other) if needed else None
+            if second is not None:
+                second = _times(grad_output.double(), second).sum_to_size(operand.shape).to(operand.dtype)
+            found.append(second)
+        return *found, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, *tangents):
+        formulae = Formulae(*ctx.saved_tensors, *ctx.options)
+        result = _empty_derivative(*ctx.saved_tensors[:2], ctx.name)
+        total = torch.zeros_like(result, dtype=torch.float64)
+        for other, tangent in zip(_RESULTS, tangents):
+            second = None if tangent is None else formulae.second(ctx.name, other)
+            if second is not None:
+                total = total + _times(tangent.double(), second)
+        return total.to(result.dtype)
+
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        *options, batch = arguments[4:]
+        return derivative(*_batched(info.batch_size, in_dims, arguments[:4]), *options, batch + 1), 0
+
+
+def scaled_first(dtype, incoming):
+    """Whether a gradient of this dtype is multiplied by a grad_output of dtype incoming before it is rounded: where it might
+    underflow though a GradScaler's grad_output would lift it, and where grad_output would itself be rounded to dtype."""
+    return dtype is torch.float16 or (dtype is torch.bfloat16 and incoming.itemsize > 2)
+
+
+def gradients(operands, needed, grad_output, reduction, label_smoothing, batch=0):
+    """The gradients in those operands for which it is needed, differentiable again; None for the others."""
+    input, target, weight, pos_weight = operands
+    options = reduction, label_smoothing, batch
+    scale = grad_output
+    if reduction != "none" and batch:
+        scale = scale[(..., *[None] * (input.dim() - batch))]
+    found = []
+    for name, operand, need in zip(_RESULTS, operands, needed):
+        if not need:
+            gradient = None
+        elif name in ("input", "target") and scaled_first(operand.dtype, scale.dtype):
+            scaled = scale if weight is None else weight.double() * scale.double()
+            gradient = derivative(input, target, scaled, pos_weight, name, *options)
+        else:
+            gradient = derivative(input, target, weight, pos_weight, name, *options)
+            gradient = gradient * scale if name == "input" else _times(scale.to(gradient.dtype), gradient)
+            gradient = gradient.sum_to_size(operand.shape).to(operand.dtype)
+        found.append(gradient)
+    return found
+
+
+loss, loss_and_gradient, derivative = map(_register, (Loss, LossAndGradient, Derivative))

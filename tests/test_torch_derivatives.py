@@ -1,0 +1,182 @@
+"""Derivatives of every order, in all operands, by every route that torch has to them."""
+
+import math
+
+import mpmath
+import pytest
+import torch
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.nn import functional as F
+
+from bce_bridge import binary_cross_entropy_with_logits as bce
+from bce_bridge import ops
+
+# torch's own forward-mode differentiation scripts its decompositions.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+
+REDUCTIONS = ["none", "mean", "sum"]
+
+
+def leaves(*tensors):
+    return [t.detach().clone().requires_grad_() for t in tensors]
+
+
+# Catches: a wrong, missing or undifferentiable derivative in any operand; one that forgets the 1 / n, the label smoothing, the
+# sum over broadcast dimensions, or a batch.
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("shapes", [[(3, 2), (3, 2)], [(3, 2), (3, 2), (2,), (3, 1)], [(), (), (), ()]])
+def test_gradcheck(shapes, label_smoothing, reduction):
+    torch.manual_seed(0)
+    operands = [torch.rand(shape, dtype=torch.float64) for shape in shapes]
+    operands = leaves(4 * operands[0] - 2, *operands[1:])
+
+    def function(x, y, w=None, p=None):
+        return bce(x, y, w, pos_weight=p, reduction=reduction, label_smoothing=label_smoothing)
+
+    forward = {"check_forward_ad": True, "check_batched_forward_grad": True}
+    assert gradcheck(function, operands, check_batched_grad=True, **forward)
+    assert gradgradcheck(function, operands, check_batched_grad=True, check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+TRANSFORMS = {
+    "vmap": lambda f, x, y, w, p: vmap(f, (0, 0, None, 0))(x, y, w, p),
+    "vmap over the second dimension": lambda f, x, y, w, p: vmap(f, (1, 1, None, None), 0)(x, y, w, p[0, :1]),
+    "vmap with one target": lambda f, x, y, w, p: vmap(f, (0, None, None, None))(x, y[0], w, p[0]),
+    "vmap of vmap": lambda f, x, y, w, p: vmap(vmap(f, (0, 0, None, 0)), (0, 0, None, None))(x, y, w[0], p[0, :, 0]),
+    "vmap of grad": lambda f, x, y, w, p: vmap(grad(scalar(f), (0, 1)), (0, 0, None, 0))(x, y, w, p),
+    "vjp": lambda f, x, y, w, p: vjp(scalar(f), x, y, w, p)[1](torch.tensor(3.0, dtype=x.dtype)),
+    "jvp": lambda f, x, y, w, p: jvp(lambda x, y: f(x, y, w, p), (x, y), (y, x)),
+    "jacrev": lambda f, x, y, w, p: jacrev(f, (0, 1))(x[0], y[0], w, p[0]),
+    "jacfwd": lambda f, x, y, w, p: jacfwd(f, (0, 1))(x[0], y[0], w, p[0]),
+    "hessian": lambda f, x, y, w, p: hessian(scalar(f), (0, 1))(x[0], y[0], w, p[0]),
+    "jacrev of jacrev": lambda f, x, y, w, p: jacrev(jacrev(scalar(f)))(x[0], y[0], w, p[0]),
+    "reverse over forward": lambda f, x, y, w, p: jacrev(jacfwd(scalar(f)))(x[0], y[0], w, p[0]),
+    "vmap of hessian": lambda f, x, y, w, p: vmap(hessian(scalar(f), (0, 1)), (0, 0, None, 0))(x, y, w, p),
+    "third derivative": lambda f, x, y, w, p: vmap(grad(grad(grad(f))), (0, 0, None, 0))(
+        x[:, 0, 0], y[:, 0, 0], w[0], p[:, 0, 0]
+    ),
+    "vectorised jacobian": lambda f, x, y, w, p: torch.autograd.functional.jacobian(
+        lambda x: f(x, y, w, p), x, vectorize=True
+    ),
+}
+
+
+def scalar(function):
+    return lambda *operands: function(*operands).sum()
+
+
+# Catches: a transform that fails, or that silently returns something else than it does of libtorch's own operator.
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms(name, reduction):
+    torch.manual_seed(1)
+    shapes = (4, 3, 2), (4, 3, 2), (2,), (4, 3, 1)
+    operands = [2 * torch.rand(shape, dtype=torch.float64) for shape in shapes]
+    results = [
+        TRANSFORMS[name](lambda x, y, w, p: function(x, y, w, pos_weight=p, reduction=reduction), *operands)
+        for function in (bce, F.binary_cross_entropy_with_logits)
+    ]
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
+
+
+# Catches: a weight's gradient that is summed or scaled in its own precision; the oracle is the exact sum.
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_gradients_of_weights_are_rounded_once(reduction):
+    torch.manual_seed(2)
+    x, y, w, p = 5 * torch.randn(40, 3), torch.rand(40, 3), torch.rand(40, 1), 4 * torch.rand(3)
+    operands = leaves(w, p)
+    got = torch.autograd.grad(3 * bce(x, y, operands[0], pos_weight=operands[1], reduction=reduction), operands)
+    exact = [{}, {}]
+    for i in range(40):
+        for j in range(3):
+            a, b, c, d = (mpmath.mpf(t.item()) for t in (x[i, j], y[i, j], w[i, 0], p[j]))
+            positive = b * mpmath.log1p(mpmath.exp(-a))
+            exact[0][i] = exact[0].get(i, 0) + (1 - b) * mpmath.log1p(mpmath.exp(a)) + d * positive
+            exact[1][j] = exact[1].get(j, 0) + c * positive
+    for gradient, values in zip(got, exact):
+        assert gradient.dtype == torch.float32
+        for number, value in zip(gradient.flatten().tolist(), values.values()):
+            value *= 3 / mpmath.mpf(120 if reduction == "mean" else 1)
+            ulp = 2.0 ** (math.frexp(float(value))[1] - 24)
+            assert abs(number - value) <= 0.5001 * ulp
+
+
+# Catches: a route on which the first derivative is not the core's, bit for bit: as are those of the eager backward.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_all_routes_give_the_same_bits(reduction, dtype):
+    torch.manual_seed(3)
+    x, y = 0.01 * torch.randn(2000, dtype=dtype), torch.randint(0, 2, (2000,)).to(dtype)
+    p = torch.rand(2000) if reduction == "sum" else None
+
+    def loss(x):
+        return bce(x, y, pos_weight=p, reduction=reduction)
+
+    for factor in (1.0, 0.3):
+        (leaf,) = leaves(x)
+        (expected,) = torch.autograd.grad((loss(leaf) * factor).sum(), leaf)
+        (leaf,) = leaves(x)
+        assert torch.equal(torch.autograd.grad((loss(leaf) * factor).sum(), leaf, create_graph=True)[0], expected)
+        assert torch.equal(grad(lambda x: (loss(x) * factor).sum())(x), expected)
+        twice = vmap(grad(lambda x: (loss(x) * factor).sum()))(torch.stack([x, x]))
+        assert torch.equal(twice, torch.stack([expected, expected]))
+
+
+def test_forward_mode():
+    x, y, dx = torch.randn(3, 5, dtype=torch.float64)
+    with forward_ad.dual_level():
+        dual = bce(forward_ad.make_dual(x, dx), y.sigmoid())
+        tangent = forward_ad.unpack_dual(dual).tangent
+    (leaf,) = leaves(x)
+    torch.testing.assert_close(tangent, torch.autograd.grad(bce(leaf, y.sigmoid()), leaf)[0] @ dx)
+
+
+# Catches: a batch of incoming gradients that is taken for one.
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_batched_incoming_gradients(reduction):
+    x, y = torch.randn(6, requires_grad=True), torch.rand(6)
+    loss = bce(x, y, reduction=reduction)
+    incoming = torch.rand(4, *loss.shape)
+    (got,) = torch.autograd.grad(loss, x, incoming, is_grads_batched=True, retain_graph=True)
+    expected = [torch.autograd.grad(loss, x, g, retain_graph=True)[0] for g in incoming]
+    assert torch.equal(got, torch.stack(expected))
+
+
+# Catches: NaN from 0 times infinity where a zero coefficient silences its term: masked logits must not spoil a Hessian.
+def test_infinite_logits_at_every_order():
+    inf = math.inf
+    operands = [inf, -inf, inf, -inf, inf, 0.5], [1.0, 0, 0, 1, 1, 1], [1.0, 1, 0, 0, 2, 1]
+    x, y, w = leaves(*map(torch.tensor, operands))
+    loss = bce(x, y, w, reduction="sum")
+    first = torch.autograd.grad(loss, (x, w), create_graph=True)
+    assert first[0][:5].tolist() == [0] * 5 and first[1][[0, 1, 4]].tolist() == [0] * 3
+    second = torch.autograd.grad(first[0].sum(), (x, w), create_graph=True)
+    assert second[0][:5].tolist() == [0] * 5 and second[0][5] > 0
+    third = torch.autograd.grad(second[0].sum(), x)[0]
+    assert third[:5].tolist() == [0] * 5 and third[5] < 0
+    z, p = leaves(torch.tensor([-inf, 2.0]), torch.tensor([0.0, 1.0]))
+    by_p = torch.autograd.grad(bce(z, torch.zeros(2), pos_weight=p, reduction="sum"), p, create_graph=True)[0]
+    assert by_p.tolist() == [0, 0]
+    assert torch.autograd.grad(by_p.sum(), z)[0].tolist() == [0, 0]
+
+
+# Catches: a formula that is right but for the core's: on CUDA the first derivatives in target and weights are these.
+@pytest.mark.parametrize("name", ["target", "weight", "pos_weight"])
+def test_formulae_are_the_cores(name):
+    torch.manual_seed(4)
+    operands = 30 * torch.randn(500, dtype=torch.float64), *torch.rand(3, 500, dtype=torch.float64)
+    for reduction in REDUCTIONS:
+        got = ops.Formulae(*operands, reduction, 0.1, 0).first(name)
+        torch.testing.assert_close(got, ops.derivative(*operands, name, reduction, 0.1, 0), rtol=1e-13, atol=1e-16)
+
+
+# Catches: a tangent of the incoming gradient that is lost because its value is 1.
+def test_forward_mode_over_a_finished_graph():
+    x, y = torch.randn(5, dtype=torch.float64, requires_grad=True), torch.rand(5, dtype=torch.float64)
+    loss = bce(x, y)
+    with forward_ad.dual_level():
+        incoming = forward_ad.make_dual(torch.ones_like(loss), torch.full_like(loss, 2.0))
+        got, tangent = forward_ad.unpack_dual(torch.autograd.grad(loss, x, incoming, retain_graph=True)[0])
+    assert torch.equal(got, torch.autograd.grad(loss, x)[0]) and torch.equal(tangent, 2 * got)
