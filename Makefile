@@ -44,6 +44,7 @@ test-python: setup
 	for part in r mpfr; do \
 		grep -q "^$$part$$" $(VENV)/system || { echo "Not installed, so its tests do not run: $$part"; without="$$without and not $$part"; }; \
 	done; \
+	$(VENV)/bin/python -c 'import triton' 2>/dev/null || { echo "Not installed, so its tests do not run: triton"; without="$$without and not triton"; }; \
 	$(VENV)/bin/python -m pytest -m "$${without# and }"
 
 test-r: setup

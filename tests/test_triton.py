@@ -1,0 +1,337 @@
+"""The Triton kernel beside the C core, on machines without a GPU: run by Triton's interpreter, and compiled to machine code.
+
+Nothing here was run or measured on a GPU. What the interpreter cannot show, the compiled code is asked: that multiply-adds
+are fused where they are written and nowhere else, and that nothing in it is approximate or depends on an order.
+"""
+
+import functools
+import importlib
+import itertools
+import multiprocessing
+import os
+import re
+import struct
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_same_bits import FLOATING, Operand, move, problem, storage
+
+from bce_bridge import _abi
+from bce_bridge.conformance import cases
+
+pytestmark = pytest.mark.triton
+
+ROOT = Path(__file__).resolve().parent.parent
+REDUCTIONS = ("none", "sum", "mean")
+
+
+def start_interpreter():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined
+    np.seterr(all="ignore")  # the interpreter's arithmetic is NumPy's
+
+
+@functools.cache
+def interpreter():
+    """A process of its own: the interpreter replaces parts of Triton, after which nothing can be compiled."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_interpreter)
+
+
+def call(name, arguments):
+    return getattr(importlib.import_module(__name__), name).__wrapped__(**arguments)
+
+
+def interpreted(test):
+    """Decorator: the test's body runs under the interpreter."""
+
+    @functools.wraps(test)
+    def run(**arguments):
+        interpreter().submit(call, test.__name__, arguments).result()
+
+    return run
+
+
+def tensor(operand):
+    """The operand's memory as a tensor; a copy where torch has no such strides."""
+    if operand is None:
+        return None
+    array = operand.array
+    odd = array.ctypes.data % array.itemsize or any(step < 0 or step % array.itemsize for step in array.strides)
+    array = array.copy() if odd else array
+    if operand.dtype == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def bits(result):
+    dtype = str(result.dtype).removeprefix("torch.")
+    array = result.contiguous()
+    return Operand(array.view(torch.int16).numpy().view(np.uint16) if dtype == "bfloat16" else array.numpy(), dtype).bits()
+
+
+def check(operands, reduction="none", smoothing=0.0, with_gradient=True):
+    """The kernel gives the bits of the core. operands: logits, targets, weight, pos_weight as Operands or None."""
+    from bce_bridge.triton_kernel import loss_and_gradient
+
+    x, y = operands[:2]
+    dtype = y.dtype if y.dtype in FLOATING else x.dtype
+    shape = x.array.shape
+    results = {"loss": Operand(np.empty(shape if reduction == "none" else (), storage(dtype)), dtype)}
+    if with_gradient:
+        results["gradient"] = Operand(np.empty(shape, storage(x.dtype)), x.dtype)
+    arrays = [None if a is None else a.describe() for a in operands]
+    _abi.evaluate(*arrays, smoothing, reduction, **{name: result.describe() for name, result in results.items()})
+    loss, gradient = loss_and_gradient(*map(tensor, operands), reduction, smoothing, with_gradient)
+    what = (shape, [a and a.dtype for a in operands], reduction, smoothing)
+    assert loss.shape == results["loss"].array.shape and str(loss.dtype) == f"torch.{dtype}", what
+    assert bits(loss) == results["loss"].bits(), what
+    assert (gradient is not None) == with_gradient, what
+    if with_gradient:
+        assert gradient.shape == shape and bits(gradient) == results["gradient"].bits(), what
+
+
+def numbers(*columns, dtype="float64"):
+    return [None if column is None else Operand.of(column, dtype) for column in columns]
+
+
+# Catches coefficients that were changed in one place only.
+def test_coefficients_are_the_cores():
+    from bce_bridge import triton_kernel as kernel
+
+    header = (ROOT / "c_src/bce_polynomials.inc").read_text()
+    for name in ("LN2_HIGH", "LN2_LOW", "LOG2_E"):
+        assert f"#define BCE_{name} {getattr(kernel, name).value.hex()}\n" in header
+    for name in ("exp", "log1p"):
+        body = header.split(f"bce_vec bce_{name}_polynomial(")[1].split("return")[0]
+        coefficients = [float.fromhex(number) for number in re.findall(r"-?0x[0-9a-f.]+p[+-]\d+", body)]
+        # The header has the highest coefficient first.
+        assert list(getattr(kernel, f"{name.upper()}_POLYNOMIAL").value) == coefficients[::-1]
+
+
+# Catches a wrong formula, alignment of weights, reduction or rounding.
+@interpreted
+def test_golden_cases():
+    for case in cases.load_cases():
+        columns = (case.logits, case.targets, case.weight, case.pos_weight)
+        for reduction in ("none", "mean"):
+            check(numbers(*columns, dtype=case.dtype), reduction)
+
+
+# Catches an element that is read or written elsewhere than it lies, a conversion that rounds twice or drops subnormals, a
+# silenced term that is NaN, a sum that is not exact: over dtypes in any mix, strides, broadcast weights, -inf, NaN, sizes
+# around a block's, 0-d and empty tensors.
+@pytest.mark.parametrize("dtype", FLOATING)
+@interpreted
+def test_hostile_operands(dtype):
+    shapes = [(0,), (3, 0), (1,), (5,), (511,), (512,), (513,), (1025,), (3, 7), (2, 3, 5), (300, 3), (4, 1, 6), (2,) * 5]
+    for seed, shape in enumerate(shapes):
+        rng = np.random.default_rng([10, seed])
+        operands, smoothing = problem(rng, dtype, shape)
+        if seed % 2:
+            operands = [a and move(rng, a) for a in operands]
+        for reduction in REDUCTIONS:
+            check(operands, reduction, smoothing, with_gradient=seed % 3 > 0)
+    zero_d = [a and Operand(a.array.reshape(()), a.dtype) for a in problem(rng, dtype, (1,), "full", "full")[0]]
+    for reduction in REDUCTIONS:
+        check(zero_d, reduction)
+
+
+# Catches a term of a mask that is NaN: the limits are those of the contract, not the core's.
+@interpreted
+def test_infinite_logits():
+    from bce_bridge.triton_kernel import loss_and_gradient
+
+    inf = float("inf")
+    x, y = torch.tensor([inf, -inf, inf, -inf, 0.0]), torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5])
+    loss, gradient = loss_and_gradient(x, y, None, None, "none", 0.0, True)
+    assert loss[:4].tolist() == [0, 0, inf, inf] and gradient[:4].tolist() == [0, 0, 1, -1]
+    assert loss_and_gradient(x[:2], y[:2], None, None, "mean", 0.0, False)[0] == 0
+    assert loss_and_gradient(x, y, None, None, "sum", 0.0, False)[0] == inf
+    assert loss_and_gradient(x, y, torch.tensor([1, 1, 1, -1, 1]), None, "sum", 0.0, False)[0].isnan()
+    assert loss_and_gradient(x, y, torch.zeros(()), None, "sum", 0.0, False)[0] == 0
+
+
+# Catches a conversion to 16 bits that rounds twice, carries wrongly or overflows: every logit that there is.
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@interpreted
+def test_every_16_bit_logit(dtype):
+    every = Operand(np.arange(2**16).astype(np.uint16).view(storage(dtype)), dtype)
+    check([every, Operand.of(np.full(2**16, 0.3), dtype), Operand.of([1 / 3], "float64"), None])
+
+
+# Catches a float32 result that lies too near a midpoint for float64 to decide, and was left to it: sigma(x) for every odd
+# multiple x of 2^-23, of which half would go the wrong way, softplus(x) for the one known x, and soft targets next to 0.
+@interpreted
+def test_settled_results():
+    odd = np.arange(1, 1001, 2) * 2.0**-23
+    near = np.concatenate([odd, -odd, [float.fromhex("0x1.d483ap-12")]])
+    powers = np.concatenate([2.0 ** np.arange(-40, 125), -(2.0 ** np.arange(-40, 125))])
+    for x, y in ((near, 0), (near, 1), (powers, 2.0**-25), (1.5 * powers, 3 * 2.0**-25)):
+        for reduction in ("none", "sum"):
+            check(numbers(x, np.full_like(x, y), None, None, dtype="float32"), reduction)
+
+
+# Catches a subnormal e^-|x|, or one of 0, that a weight multiplies.
+@interpreted
+def test_tails():
+    rng = np.random.default_rng(11)
+    for low in (690, 740, 3990):
+        x = rng.uniform(low, low + 20, 700) * rng.choice([-1, 1], 700)
+        w = np.ldexp(rng.uniform(-1, 1, 700), rng.integers(-300, 1024, 700))
+        p = np.ldexp(rng.random(700), rng.integers(-900, 1024, 700))
+        w[::30], w[::50], p[::70] = 0, np.inf, np.inf
+        check(numbers(x, rng.random(700), w, p))
+        check(numbers(x, rng.integers(0, 2, 700), w, None), "mean")
+        check([*numbers(x, dtype="float32"), *numbers(rng.random(700), w, p)])
+
+
+def check_sum(weights, dtype, reduction):
+    """Of losses that are exactly 1024 times the weights, rounded to dtype: those of a logit of 1024 at target 0."""
+    n = len(weights)
+    check([*numbers(np.full(n, 1024.0)), *numbers(np.zeros(n), dtype=dtype), *numbers(weights), None], reduction, 0.0, False)
+
+
+# Catches a limb that is lost, a wrong carry, sign or exponent: sums that cancel to a few last bits, span all exponents, or
+# are subnormal or infinite, and awkward divisors.
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@interpreted
+def test_exact_sums(reduction):
+    rng, dtypes = np.random.default_rng(12), itertools.cycle(("float64", "float32", "bfloat16"))
+    for n in (1, 2, 7, 100, 1500):
+        for exponents in ((-1084, 1000), (-1084, -1050), (-1070, -1025), (-20, 20), (900, 1013)):
+            w = np.ldexp(rng.uniform(-1, 1, n), rng.integers(*exponents, n))
+            if n > 2:
+                w[n // 2 : 2 * (n // 2)] = -w[: n // 2]
+                w[0] *= 1 + 2.0**-40
+            check_sum(w, next(dtypes), reduction)
+
+
+# Catches a sticky bit that is lost, a rest that is not borrowed from what is above it, and a second rounding: the midpoint of
+# two numbers, plus or minus ever less.
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@interpreted
+def test_sums_next_to_a_midpoint(reduction):
+    scale = 3.0 if reduction == "mean" else 1.0
+    for dtype, half in (("float64", 2.0**-53), ("float32", 2.0**-24)):
+        for base in (1, -1 - 2 * half):
+            for rest in 2.0 ** np.array([-58, -100, -300]):
+                for sign in (1, -1):
+                    check_sum(scale * np.array([base, np.copysign(half, base), sign * rest]), dtype, reduction)
+
+
+# Catches a sum that depends on which element is in which block.
+@interpreted
+def test_sums_do_not_depend_on_the_order():
+    from bce_bridge.triton_kernel import loss_and_gradient
+
+    torch.manual_seed(0)
+    x, y, w = torch.randn(3000, dtype=torch.float64) * 20, torch.rand(3000), torch.rand(3000) - 0.5
+    sums = set()
+    for _ in range(4):
+        order = torch.randperm(3000)
+        sums.add(loss_and_gradient(x[order], y[order].double(), w[order], None, "sum", 0.0, False)[0].item())
+    assert len(sums) == 1
+
+
+X = torch.zeros(4, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, text",
+    [
+        ((X, X, None, None, "foo", 0.0), ValueError, "reduction is 'foo'"),
+        ((X, X, None, None, "sum", 2.0), ValueError, "label_smoothing is 2.0"),
+        ((X.long(), X, None, None, "sum", 0.0), RuntimeError, "input has dtype torch.int64"),
+        ((X, X[0], None, None, "sum", 0.0), RuntimeError, r"target of shape \(3,\) must have the input's shape \(4, 3\)"),
+        ((X, X, X.T, None, "sum", 0.0), RuntimeError, r"weight of shape \(3, 4\) does not broadcast to the input's shape"),
+        ((X[0], X[0], None, X, "sum", 0.0), RuntimeError, r"pos_weight of shape \(4, 3\) does not broadcast"),
+        ((X, X + 1j, None, None, "sum", 0.0), RuntimeError, "target is a torch.strided tensor of dtype torch.complex64"),
+        ((X, X, X.to("meta"), None, "sum", 0.0), RuntimeError, "weight is on meta, wants the input's device cpu"),
+        ((X[:1, :1].expand(2**18, 2**19),) * 2 + (None, None, "sum", 0.0), RuntimeError, "input has 137438953472 elements"),
+    ],
+)
+def test_refusals_name_the_argument(arguments, error, text):
+    from bce_bridge.triton_kernel import loss_and_gradient
+
+    with pytest.raises(error, match=text):
+        loss_and_gradient(*arguments, True)
+
+
+@pytest.fixture(params=[80, 90, 100], ids="sm_{}".format)
+def compiled(request, monkeypatch, tmp_path):
+    """A function that compiles, for an architecture, what a call of loss_and_gradient launches: it returns the kernels."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    from bce_bridge.triton_kernel import loss_and_gradient
+
+    class Driver:
+        def get_current_device(self):
+            return request.param  # kernels are kept by device
+
+        def get_current_stream(self, device):
+            return 0
+
+        def get_current_target(self):
+            return GPUTarget("cuda", request.param, 32)
+
+    kernels, run = [], JITFunction.run
+
+    def compile_only(self, *arguments, warmup, **options):
+        kernels.append(run(self, *arguments, warmup=True, **options))
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(driver, "_active", Driver())
+    monkeypatch.setattr(JITFunction, "run", compile_only)
+
+    def function(*arguments):
+        kernels.clear()
+        loss_and_gradient(*arguments)
+        return list(kernels)
+
+    return function
+
+
+def double(number):
+    """A float64 as PTX writes it."""
+    return "0d" + struct.pack(">d", number).hex().upper()
+
+
+# Catches what does not compile, or only with contraction, approximation, flushed subnormals or floating atomics. Each line
+# is another specialisation: the tails, settling, more dimensions, every dtype, the forward pass alone, and 64-bit indices.
+def test_compiles(compiled):
+    from bce_bridge import triton_kernel
+
+    def empty(dtype, *shape):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    x, c = empty(torch.float32, 50, 48), empty(torch.float32, 48)
+    wide, half, brain = (x.to(dtype) for dtype in (torch.float64, torch.float16, torch.bfloat16))
+    huge = empty(torch.bfloat16, 2**26, 48)
+    calls = [
+        (x, x, None, None, "mean", 0.0, True),
+        (x, x, None, None, "none", 0.0, True),
+        (x.T, x.bool().T, None, c[:, None], "sum", 0.1, True),
+        (wide, wide, wide[0], c, "mean", 0.0, True),
+        (half, empty(torch.int64, 50, 48), None, brain, "none", 0.0, True),
+        (brain, half, c, None, "mean", 0.0, False),
+        (huge, huge, None, c, "mean", 0.0, True),
+    ]
+    for arguments in calls:
+        kernels = compiled(*arguments)
+        assert [kernel.name for kernel in kernels] == ["_evaluate", "_round_partial"][: 1 + (arguments[4] != "none")]
+        for kernel in kernels:
+            ptx = kernel.asm["ptx"]
+            assert kernel.asm["cubin"].startswith(b"\x7fELF")
+            assert not re.search(r"\.ftz|\.approx|\.full\.", ptx)
+            # Without the .rn, ptxas may contract them.
+            assert not re.search(r"\b(add|sub|mul)\.f(16|32|64)", ptx)
+            assert all(name.endswith("add.u64") for name in re.findall(r"\b(?:atom|red)\.\S+", ptx))
+        ptx = kernels[0].asm["ptx"]
+        assert len(re.findall(r"\bfma\.rn\.f64", ptx)) > 20
+        constants = triton_kernel.EXP_POLYNOMIAL.value + triton_kernel.LOG1P_POLYNOMIAL.value
+        assert all(double(number) in ptx or double(-number) in ptx for number in constants)
+        assert bool(re.search(r"\b(div|rem)\.[su]64", ptx)) == (arguments[0] is huge)
