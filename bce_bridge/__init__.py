@@ -15,7 +15,7 @@ _LAZY = {
     "binary_cross_entropy_with_logits": "bce_bridge.functional",
     "show_versions": "bce_bridge.versions",
 }
-_SUBMODULES = ["conformance", "core", "functional", "modules", "r"]
+_SUBMODULES = ["conformance", "core", "distributed", "functional", "modules", "r"]
 
 __all__ = [*_LAZY, *_SUBMODULES, "__version__"]
 

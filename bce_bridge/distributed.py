@@ -1,0 +1,220 @@
+"""The loss over the shards of many processes, on torch.distributed. Imports torch, the functional layer and the core."""
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
+
+from bce_bridge import _abi, functional, ops
+
+# What a rank asks for, of which all must ask alike.
+_CHOICES = [
+    (dtype, reduction)
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    for reduction in ("mean", "sum")
+]
+
+
+def global_loss(logits, targets, weight=None, pos_weight=None, reduction="mean", group=None, *, label_smoothing=0.0):
+    """The loss of the elements of all ranks together: their mean or sum, exact and then rounded once.
+
+    The mean of the ranks' own means is wrong wherever the ranks hold different numbers of elements. Here the ranks add up
+    their exact partial sums, in one all-reduce of 81 integers, so that every rank gets the bits that
+    binary_cross_entropy_with_logits gives for the concatenation of the shards, however the elements are divided among ranks.
+
+    logits, targets, weight, pos_weight, label_smoothing
+                this rank's shard, as for binary_cross_entropy_with_logits; the number of elements may differ and may be 0
+    reduction   "mean" (over the elements of all ranks; NaN if there are none) or "sum"
+    group       the process group, of which this rank must be a member; None for the default group
+
+    Returns a 0-d tensor, the same on all ranks, of the targets' dtype (of the logits', if the targets are integer or
+    boolean) on the logits' device. It is a collective call: every rank of the group must make it, without elements too.
+
+    The gradient of each rank is that of the global loss with respect to its own logits, the slice of what one process would
+    have: under "mean" it is divided by the number of elements of all ranks. Backward communicates nothing. The parameters
+    of a replicated model therefore want the *sum* of their gradients over the ranks, but DistributedDataParallel takes the
+    mean: multiply the loss by the number of ranks,
+
+        loss = global_loss(ddp_model(x), y)
+        (loss * torch.distributed.get_world_size()).backward()
+
+    or, if the loss is to be left alone, give the model a hook that sums
+
+        def add(group, bucket):
+            return torch.distributed.all_reduce(bucket.buffer(), group=group, async_op=True).get_future().then(
+                lambda future: future.value()[0])
+        ddp_model.register_comm_hook(None, add)
+
+    Errors: what binary_cross_entropy_with_logits refuses on one rank is raised there, and RuntimeError on the others, which
+    wait for nobody; ValueError on all ranks where they differ in reduction or in the result's dtype. RuntimeError where
+    there is no process group, where this rank is not in it, for targets and weights that require grad, and for a backward
+    with create_graph, since there are first derivatives only. A rank that does not call at all is waited for until the
+    group's timeout, as in any collective call.
+    """
+    if not dist.is_initialized():
+        raise RuntimeError("global_loss wants a process group: call torch.distributed.init_process_group first")
+    if dist.get_rank(group) < 0:
+        raise RuntimeError("group is one that this process is no member of")
+    return _GlobalLoss.apply(logits, targets, weight, pos_weight, reduction, label_smoothing, [group])
+
+
+class _GlobalLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, targets, weight, pos_weight, reduction, label_smoothing, groups):
+        partial = _abi.partial_from()
+        try:
+            if reduction not in ("mean", "sum"):
+                raise ValueError(f"reduction is {reduction!r}, wants 'mean' or 'sum'")
+            if any(ctx.needs_input_grad[1:]):
+                raise RuntimeError("targets or weights require grad, of which there is no global derivative: detach them")
+            dtype = _add(partial, logits, targets, weight, pos_weight, label_smoothing)
+        except Exception:
+            _exchange(groups, partial, None)
+            raise
+        total = _exchange(groups, partial, (dtype, reduction))
+        ctx.save_for_backward(logits, targets, weight, pos_weight)
+        ctx.options = reduction, label_smoothing, total.count
+        loss = torch.empty((), dtype=dtype)
+        code, address = _abi.DTYPES[ops.DTYPES[dtype]], _abi.ffi.cast("void *", loss.data_ptr())
+        _abi.lib.bce_partial_round(total, _abi.REDUCTIONS[reduction], code, address)
+        return loss.to(logits.device)
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        if torch.is_grad_enabled():
+            raise RuntimeError("global_loss has first derivatives only: call backward without create_graph")
+        logits, targets, weight, pos_weight = ctx.saved_tensors
+        if logits.dtype != torch.float16:
+            gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options)
+            gradient = (gradient * grad_output).to(gradient.dtype)
+        else:
+            # As in ops.gradients: the factor of a GradScaler lifts what would underflow, if it comes before the rounding.
+            weight = grad_output.double() if weight is None else weight.double() * grad_output.double()
+            gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options)
+        return gradient, None, None, None, None, None, None
+
+
+def _exchange(groups, partial, choice):
+    """The sum of the partial sums of the ranks of all groups, one after the other; an error unless all ranks came with one
+    choice (None: a failure)."""
+    places = [None, *_CHOICES]
+    message = torch.tensor(_abi.partial_fields(partial) + [int(choice == place) for place in places])
+    for group in groups:
+        on_cpu = "cpu:" in dist.get_backend_config(group)
+        message = message.to("cpu" if on_cpu else torch.accelerator.current_accelerator())
+        dist.all_reduce(message, group=group)
+    fields = message.tolist()
+    ranks = {place: n for place, n in zip(places, fields[_abi.PARTIAL_SIZE :]) if n}
+    if choice is not None and None in ranks:
+        raise RuntimeError(f"{ranks[None]} of {sum(ranks.values())} ranks raised an error of their own: see there")
+    if choice is not None and len(ranks) > 1:
+        asked = ", ".join(f"{n} for the {reduction} in {dtype}" for (dtype, reduction), n in ranks.items())
+        raise ValueError(f"the ranks ask for different losses: {asked}")
+    return _abi.partial_from(fields[: _abi.PARTIAL_SIZE])
+
+
+def _add(partial, logits, targets, weight, pos_weight, label_smoothing):
+    """Add the element losses to the partial sum; the dtype that the loss has."""
+    operands = [logits, targets, weight, pos_weight]
+    if any(isinstance(operand, DTensor) for operand in operands):
+        raise TypeError("an operand is a DTensor, wants this rank's shard: binary_cross_entropy_with_logits takes DTensors")
+    # The checks and the dtype are those of the one function.
+    empty = [torch.empty_like(operand, device="meta") if isinstance(operand, torch.Tensor) else operand for operand in operands]
+    dtype = _loss(*empty, "sum", label_smoothing).dtype
+    if _on_cpu(operands):
+        _evaluate(operands, "sum", label_smoothing, partial=partial)
+    else:
+        losses = _loss(logits.double(), targets.double(), weight, pos_weight, "none", label_smoothing)
+        _add_numbers(partial, losses)
+    return dtype
+
+
+def _on_cpu(operands):
+    return all(operand is None or operand.is_cpu for operand in operands)
+
+
+def _evaluate(operands, reduction, label_smoothing, **results):
+    operands = [None if operand is None else operand.resolve_neg() for operand in operands]
+    _abi.evaluate(*map(ops.describe, operands), label_smoothing, reduction, **results)
+
+
+def _add_numbers(partial, losses):
+    """Add float64 numbers, of any device, to the partial sum."""
+    losses = losses.cpu().contiguous()
+    _abi.lib.bce_partial_add(partial, _abi.ffi.cast("double *", losses.data_ptr()), losses.numel())
+
+
+def _loss(logits, targets, weight, pos_weight, reduction, label_smoothing):
+    return functional.binary_cross_entropy_with_logits(
+        logits, targets, weight, reduction=reduction, pos_weight=pos_weight, label_smoothing=label_smoothing
+    )
+
+
+def _gradient(logits, targets, weight, pos_weight, reduction, label_smoothing, count):
+    """The gradient of the global loss, of count elements, with respect to these logits."""
+    operands = logits, targets, weight, pos_weight
+    if _on_cpu(operands):
+        gradient = torch.empty_like(logits)
+        _evaluate(operands, reduction, label_smoothing, count=count, gradient=ops.describe(gradient))
+        return gradient
+    # The division is a part of the one rounding.
+    with torch.enable_grad():
+        wide = logits.detach().double().requires_grad_()
+        (gradient,) = torch.autograd.grad(_loss(wide, *operands[1:], "sum", label_smoothing), wide)
+    return (gradient / (count if reduction == "mean" else 1)).to(logits.dtype)
+
+
+def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing):
+    """binary_cross_entropy_with_logits of DTensors, for which no rank sees more than its own shard of the logits.
+
+    The logits may be sharded over any of their dimensions, unevenly too, and the targets and weights in any way on the same
+    mesh: they are brought into the logits' shards. A weight that is no DTensor counts as replicated. Under "none" the result
+    has the placements of the logits, else it is replicated and has the bits of one process; but where targets or weights
+    require grad, and under torch.compile, it is the sum (Partial) of the ranks' rounded shares. Gradients have the placements
+    of the logits; those of a weight which the shards have in common are sums, too.
+
+    It is no sharding rule of the operators, for which the ranks know neither the number of all elements nor the exact sums,
+    and of which torch keeps the first that it finds for given shapes, whatever the reduction.
+    """
+    if not isinstance(logits, DTensor) or not isinstance(targets, DTensor):
+        names = f"{type(logits).__name__} and {type(targets).__name__}"
+        raise TypeError(f"the logits and targets are {names}: want both to be a DTensor, or no argument to be one")
+    mesh = logits.device_mesh
+    placements = [p if isinstance(p, Shard) else Replicate() for p in logits.placements]
+    operands = {"logits": logits, "targets": targets, "weight": weight, "pos_weight": pos_weight}
+
+    def shard(name, tensor):
+        if tensor is None:
+            return None
+        if not isinstance(tensor, DTensor):
+            tensor = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
+        added = logits.dim() - tensor.dim()
+        if added < 0 or any(n not in (1, m) for n, m in zip(tensor.shape, logits.shape[added:])):
+            raise RuntimeError(
+                f"{name} of shape {tuple(tensor.shape)} does not broadcast to the logits' shape {tuple(logits.shape)}"
+            )
+        own, of_gradient = zip(*(_align(placement, tensor.shape, logits.shape) for placement in placements))
+        return tensor.redistribute(mesh, own).to_local(grad_placements=of_gradient)
+
+    local = [shard(*operand) for operand in operands.items()]
+    if reduction == "none":
+        loss = _loss(*local, reduction, label_smoothing)
+        return DTensor.from_local(loss, mesh, placements, run_check=False, shape=targets.shape, stride=targets.stride())
+    others_differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in local[1:])
+    if torch.compiler.is_compiling() or others_differentiable:
+        # For what _GlobalLoss cannot do, each rank rounds its own share, and DTensor adds them when they are needed.
+        share = _loss(*local, "sum", label_smoothing) / (logits.numel() if reduction == "mean" else 1)
+        shares = [Partial() if isinstance(placement, Shard) else placement for placement in placements]
+        return DTensor.from_local(share, mesh, shares, run_check=False)
+    groups = [mesh.get_group(i) for i, placement in enumerate(placements) if isinstance(placement, Shard)]
+    loss = _GlobalLoss.apply(*local, reduction, label_smoothing, groups)
+    return DTensor.from_local(loss, mesh, [Replicate()] * mesh.ndim, run_check=False)
+
+
+def _align(placement, shape, logits_shape):
+    """The placement, on a mesh dimension, of a tensor that broadcasts to logits of this placement, and of its gradient."""
+    if not isinstance(placement, Shard):
+        return Replicate(), Replicate()
+    dim = placement.dim - len(logits_shape) + len(shape)
+    if dim >= 0 and shape[dim] == logits_shape[placement.dim]:
+        return Shard(dim), Shard(dim)
+    return Replicate(), Partial()
