@@ -1,4 +1,4 @@
-"""bce-bridge bench: that it times what it says, that its ratios are those of its medians, and that the docs show its file."""
+"""bce-bridge bench: that it measures what it says, that ratios are those of the medians, and that the docs show its file."""
 
 import csv
 import json
@@ -12,6 +12,7 @@ import torch
 
 from bce_bridge import _abi, core
 from bce_bridge.benchmark import measure, problems, report, results
+from bce_bridge.benchmark.memory import peak_memory
 from bce_bridge.conformance import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +31,7 @@ def written(tmp_path_factory):
     """What a small run prints, and the paths of what it writes."""
     folder = tmp_path_factory.mktemp("bench")
     paths = {kind: folder / f"out.{kind}" for kind in ("json", "csv", "png")}
-    arguments = f"--sizes 64,4Ki --types {','.join(problems.TYPES)} --threads 1,2 --rounds 2 --no-compile"
+    arguments = f"--sizes 64,4Ki --types {','.join(problems.TYPES)} --threads 1,2 --rounds 2 --no-compile --device cpu"
     done = run(*arguments.split(), "--json", str(paths["json"]), "--csv", str(paths["csv"]), "--plot", str(paths["png"]))
     return done.stdout, paths
 
@@ -50,13 +51,20 @@ def test_everything_is_measured(written):
                     assert found == names - ({problems.NUMPY} if threads == 2 or "bfloat16" in kind else set()), key
     isas = {row["contender"] for row in rows if row["section"] == "instruction set"}
     assert isas == {name for name, supported in _abi.isas().items() if supported}
+    steps = {(row["n"], row["threads"], row["contender"]) for row in rows if row["section"] == "training step"}
+    assert steps == {(n, threads, name) for n in (64, 4096) for threads in (1, 2) for name in (problems.OURS, problems.EAGER)}
+    kinds = {(row["section"] == "training step", row["memory"] is None) for row in rows}
+    assert kinds == {(True, False), (False, True)}
+    torchs = [row["memory"] for row in rows if row["contender"] == problems.EAGER and row["n"] == 4096 and row["memory"]]
+    assert torchs == [pytest.approx(3, abs=0.01)] * 2  # the loss of each element and two temporary ones, or the gradient
     assert all(0 < row["ns_least"] <= row["ns"] <= row["ns_largest"] and row["rounds"] == 2 for row in rows)
 
 
 # Catches: a ratio upside down, to another setting's base, or to a slower way of the same contender.
 def test_ratios_are_those_of_the_medians(written):
     content = json.loads(written[1]["json"].read_text())
-    base = {"kernel": problems.OURS, "instruction set": content["environment"]["instruction set"]}
+    isa = content["environment"]["instruction set"]
+    base = {"kernel": problems.OURS, "training step": problems.OURS, "instruction set": isa}
     setting = results.Row._fields[:6]
     for row in content["rows"]:
         same = [other for other in content["rows"] if all(other[field] == row[field] for field in setting)]
@@ -74,6 +82,7 @@ def test_csv_and_json_say_the_same(written):
     for name in ("date", "processor", "cores", "instruction set", "torch", "numpy"):
         assert content["environment"][name]
         assert f"# {name}: {content['environment'][name]}" in lines
+    assert "bce_bridge memory" in stdout and "training step" in stdout
     again = run("--from", str(paths["csv"])).stdout
     assert again.strip() == stdout.strip()
 
@@ -87,10 +96,10 @@ def test_plot_is_a_picture(written):
 
 
 def _results(*times):
-    """Results of float32 loss + gradient with pos_weight from (section, n, threads, contender, way, ns)."""
+    """Results of float32 loss + gradient with pos_weight from (section, n, threads, contender, way, ns[, memory])."""
     rows = [
-        results.Row(section, "loss + gradient", "float32", "scalar", n, threads, name, way, ns, ns, ns, 5, 1)
-        for section, n, threads, name, way, ns in times
+        results.Row(section, "loss + gradient", "float32", "scalar", n, threads, name, way, ns, ns, ns, 5, 1, *memory)
+        for section, n, threads, name, way, ns, *memory in times
     ]
     return results.Results({"cores": "2", "instruction set": "avx512"}, rows)
 
@@ -103,7 +112,8 @@ def test_goals():
         ("kernel", mi, 1, problems.EAGER, "", 6.0),
         ("kernel", mi, 1, problems.COMPILE, "forward + backward", 3.0),
         ("kernel", mi, 1, problems.COMPILE, "grad_and_value", 2.2),
-        ("kernel", 64 * mi, 2, problems.OURS, "", 1.0),
+        ("kernel", 64 * mi, 2, problems.OURS, "", 1.4),
+        ("kernel", 64 * mi, 2, problems.GIVEN, "", 1.0),
         ("kernel", 64 * mi, 2, problems.LIMIT, "", 0.5),
         ("instruction set", mi, 1, "avx512", "", 1.5),
         ("instruction set", mi, 1, "avx2", "", 4.5),
@@ -124,6 +134,16 @@ def test_goals():
     assert all(met is None for _, _, met in results.judge(elsewhere))
     elsewhere = found._replace(environment={**found.environment, "cores": "4"})
     assert {goal.n: met for goal, _, met in results.judge(elsewhere)}[64 * mi] is None
+    steps = _results(
+        ("training step", 1000, 1, problems.OURS, "module", 20.0, 1.002),
+        ("training step", 1000, 1, problems.EAGER, "module", 30.0, 3.002),
+        ("training step", mi, 1, problems.OURS, "module", 3.0, 2.0),
+        ("training step", mi, 1, problems.EAGER, "module", 9.0, 3.0),
+    )
+    assert [(value, met) for _, value, met in results.judge(steps)] == [(1.5, True), (2.0, False)]
+    # Memory is the same on every machine; times on a device are not what the goals are about.
+    elsewhere = steps._replace(environment={**steps.environment, "device": "some GPU"})
+    assert [met for _, _, met in results.judge(elsewhere)] == [None, False]
 
 
 # Catches: a contender that is fast for computing something else.
@@ -132,7 +152,7 @@ def test_goals():
 @pytest.mark.parametrize("quantity", problems.QUANTITIES)
 def test_contenders_agree(kind, quantity):
     compiler = kind == "float32+pos_weight" and problems.compiler_problem() is None
-    options = problems.Options(sizes=(257,), types=(kind,))
+    options = problems.Options(sizes=(257,), types=(kind,), compiler=compiler)
     (setting,) = (setting for setting in problems.kernel_settings(options) if setting.quantity == quantity)
     x, y, _ = problems.operands(setting.dtype, 257)
     p = problems.POS_WEIGHT if "+" in kind else None
@@ -140,7 +160,11 @@ def test_contenders_agree(kind, quantity):
     # float32 and bfloat16 of torch cancel in the tails: absolute errors of some roundings of 1, or of 1 / n.
     tolerance = {"float64": 1e-15, "float32": 1e-6, "bfloat16": 0.02}[setting.dtype]
     names = set()
-    for contender in problems.kernel_contenders(setting, compiler):
+    contenders = [*problems.kernel_contenders(setting, options)]
+    if quantity == problems.LOSS_AND_GRADIENT:
+        (step,) = problems.step_settings(options)
+        contenders += (c._replace(name=f"{c.name}, step") for c in problems.step_contenders(step, options))
+    for contender in contenders:
         if contender.name != problems.LIMIT:
             found = contender.call()
             found = found if quantity == problems.LOSS_AND_GRADIENT else (found,)
@@ -149,6 +173,79 @@ def test_contenders_agree(kind, quantity):
             assert len(numbers) == 1 or np.allclose(numbers[1], wanted[1], rtol=tolerance, atol=tolerance / 257), contender
             names.add((contender.name, contender.way))
     assert len(names) == len({name for name, _ in names}) + (compiler and quantity == problems.LOSS_AND_GRADIENT)
+
+
+# Catches: blocks counted twice, not freed, or counted although they were there before.
+def test_peak_memory():
+    before = [torch.ones(5000)]
+
+    def call():
+        first = torch.ones(1000)
+        second = first + first
+        del first
+        before.clear()
+        third = torch.ones(250)
+        return second, third
+
+    assert peak_memory(call) == 2 * 4000
+
+
+STEP = """
+import resource, sys, torch
+from bce_bridge.benchmark import problems
+from bce_bridge.benchmark.memory import peak_memory
+n = 1 << 24
+operands = {size: problems.Operands(torch.randn(size), torch.ones(size), None) for size in (1000, n)}
+problems.operands = lambda dtype, size, device: operands[size]
+options = problems.Options(sizes=(1000, n))
+def contender(setting):
+    return next(c for c in problems.step_contenders(setting, options) if c.name == sys.argv[1])
+def most():
+    if sys.platform != "linux":  # where a child starts with its parent's ru_maxrss
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # macOS: in bytes
+    status = open("/proc/self/status").read()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+small, large = map(contender, problems.step_settings(options))
+small.call()
+before = most()
+large.call()
+grown = most() - before
+large.before()
+print(grown / (4 * n), peak_memory(large.call) / (4 * n))
+"""
+
+
+# Catches: memory that a step takes past the allocator whose books are read. The oracle is the system's count of pages in use.
+@pytest.mark.parametrize("name", [problems.OURS, problems.EAGER])
+def test_peak_memory_is_the_systems(name):
+    done = subprocess.run([sys.executable, "-c", STEP, name], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    grown, peak = map(float, done.stdout.split())
+    assert peak == pytest.approx(grown, abs=0.05)
+
+
+# Catches: what runs on the CPU timed as a device's, a kernel that is not named, and operands left on the CPU.
+def test_contenders_on_a_device():
+    options = problems.Options(sizes=(64,), types=("float32+pos_weight",), compiler=False, device="meta")
+    assert not [*problems.isa_settings(options)]
+    for section in (problems.SECTIONS["kernel"], problems.SECTIONS["training step"]):
+        for setting in section.settings(options):
+            found = [*section.contenders(setting, options)]
+            assert found[0][:2] == (problems.OURS, "triton")
+            assert {contender.name for contender in found[1:]} <= {problems.EAGER, problems.LIMIT}
+            for contender in found[1:]:
+                parts = contender.call()
+                assert all(part.device.type == "meta" for part in (parts if isinstance(parts, tuple) else (parts,)))
+
+
+# Catches: the time of a launch taken for that of the work.
+def test_a_device_is_waited_for(monkeypatch):
+    events = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: events.append("wait"))
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: events.append("clock") or 0.0)
+    contender = problems.Contender("", "", lambda: events.append("call"))
+    measure._time(contender, 2, "cuda")
+    assert events == ["wait", "clock", "call", "call", "wait", "clock"]
 
 
 # Catches: a rerun of the rest of a program on another instruction set or fewer threads than before.

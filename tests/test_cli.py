@@ -1,13 +1,17 @@
 """The command line, run as a user runs it."""
 
 import json
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 
+import bce_bridge
 from bce_bridge import core
+from bce_bridge.conformance import cli, crosscheck, datasets, implementations
 
 
 def run(*arguments, check=0):
@@ -54,7 +58,7 @@ def test_failures_are_printed_and_set_the_exit_code():
     code = (
         "import sys; from bce_bridge.conformance import cli, implementations as i; true = i.Core.loss_and_grad\n"
         "i.Core.loss_and_grad = lambda *a: tuple(1.001 * result for result in true(*a)); import bce_bridge.conformance.crosscheck as c\n"
-        "c.crosscheck.__defaults__ = (c.crosscheck.__defaults__[0], (i.Core,)); sys.exit(cli.main(['crosscheck']))"
+        "c.crosscheck.__defaults__ = (c.crosscheck.__defaults__[0], (i.Core,), 'cpu'); sys.exit(cli.main(['crosscheck']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
@@ -71,7 +75,7 @@ def test_own_data(tmp_path, suffix):
     else:
         lines = [",".join(columns)] + [",".join(repr(float(v)) for v in row) for row in zip(*columns.values())]
         path.write_text("\n".join(lines))
-    run("crosscheck", "--data", str(path), "--json", str(tmp_path / "out.json"))
+    run("crosscheck", "--data", str(path), "--device", "cpu", "--json", str(tmp_path / "out.json"))
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     by_name = {row["implementation"]: row for row in rows}
     assert by_name["C core (NumPy)"]["sum"] == core.loss(*columns.values(), reduction="sum")
@@ -100,6 +104,47 @@ def test_bad_arguments_are_refused(tmp_path):
     assert "no-such-file" in run("crosscheck", "--data", "no-such-file.csv", check=2).stderr
     assert "wants a .npz or .csv file" in run("crosscheck", "--data", str(tmp_path / "a.txt"), check=2).stderr
     assert "usage" in run("bake", check=2).stderr
+
+
+# Catches: the CPU taken in place of a device that is not there, and a traceback.
+@pytest.mark.parametrize("command", [["bench"], ["crosscheck"], ["crosscheck", "--data", "data.csv"]])
+def test_a_device_that_is_not_there(command, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cli.main([*command, "--device", "cuda"]) == 2
+    out, err = capsys.readouterr()
+    assert not out and re.fullmatch(r"bce-bridge: device is 'cuda', but torch \S+ finds no CUDA device\n", err)
+
+
+class Reached(Exception):
+    """The function under test was called."""
+
+
+# Catches: tensors left on the CPU, and libtorch's loss judged under the name of the kernel.
+def test_the_device_reaches_the_tensors(monkeypatch):
+    calls = []
+
+    def function(*tensors, reduction, pos_weight, backend):
+        calls.append(({tensor.device.type for tensor in (*tensors, pos_weight)}, backend))
+        raise Reached
+
+    monkeypatch.setattr(bce_bridge, "binary_cross_entropy_with_logits", function, raising=False)
+    for kind in (implementations.Torch, implementations.Aten):
+        for device in ("meta", "cpu"):
+            with pytest.raises(Reached):
+                kind(device).loss_and_grad(*np.ones((4, 3)), "mean")
+    assert calls == [({"meta"}, "triton"), ({"cpu"}, "core"), ({"meta"}, "aten"), ({"cpu"}, "aten")]
+
+
+# Catches: a --device that does not reach the implementations.
+def test_the_device_reaches_the_implementations(monkeypatch):
+    class Spy(implementations.Core):
+        def open(self):
+            raise implementations.NotInstalled(self.device)
+
+    assert crosscheck.crosscheck(implementations=(Spy,), device="meta")[0].not_installed == "meta"
+    monkeypatch.setattr(datasets, "IMPLEMENTATIONS", (Spy,))
+    ones = np.ones(3)
+    assert datasets.loss_sums(datasets.Dataset("ones", ones, ones), device="meta")[1]["hint"] == "meta"
 
 
 def test_info(tmp_path):

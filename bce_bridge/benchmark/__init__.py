@@ -1,7 +1,8 @@
-"""bce-bridge bench: nanoseconds an element, ours beside torch, NumPy and the machine's memory.
+"""bce-bridge bench: nanoseconds an element and peak memory, ours beside torch, NumPy and the machine's memory.
 
     problems.py    settings, operands, and the contenders of each section of the results
     measure.py     rounds over the contenders, and the environment they ran in
+    memory.py      the peak memory of a call
     results.py     rows, their ratios and the goals; CSV and JSON
     report.py      tables for the terminal and for docs/performance.md, and the plot
 

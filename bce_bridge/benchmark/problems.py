@@ -1,7 +1,7 @@
 """What is measured: each setting's operands, and the contenders that compute the same thing from them.
 
 A section of the results is an entry of SECTIONS: which settings it has, and which contenders compete in one. Another
-section (a training step, R, a CUDA device) is one more entry.
+section is one more entry.
 """
 
 import functools
@@ -14,16 +14,17 @@ import torch
 
 import bce_bridge
 from bce_bridge import _abi, core
+from bce_bridge.benchmark.results import GIVEN
 
 LOSS, LOSS_AND_GRADIENT = QUANTITIES = ("loss", "loss + gradient")
 TYPES = ("float32", "float32+pos_weight", "bfloat16", "float64")
 SIZES = (1000, 1 << 14, 1 << 20, 1 << 24, 1 << 26)
 LARGEST = 1 << 28  # bytes of an array, where the user asks for no size
 NUMPY_LARGEST = 1 << 24  # elements: a call takes most of a second there, and seconds beyond
+STEP_SIZES, STEP_TYPES = (1000, 1 << 20, 1 << 24), ("float32+pos_weight",)  # of training steps
 POS_WEIGHT = 3.0
 
 OURS = "bce_bridge"
-GIVEN = "bce_bridge, results given"
 EAGER = "torch eager"
 COMPILE = "torch.compile"
 NUMPY = "NumPy"
@@ -64,22 +65,29 @@ class Options(NamedTuple):
     threads: tuple = (1,)
     compiler: bool = True  # whether torch.compile competes
     largest: int = LARGEST  # bytes: settings whose arrays are larger are left out
+    device: str = "cpu"  # torch's name of the device that the operands are on
 
 
 @functools.lru_cache(maxsize=1)
-def operands(dtype, n):
+def operands(dtype, n, device="cpu"):
     """Normal logits of standard deviation 3 and random 0/1 targets, every page written once."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, generator=generator).mul_(3).to(getattr(torch, dtype))
     y = torch.randint(0, 2, (n,), generator=generator, dtype=torch.uint8).to(x.dtype)
-    return Operands(x, y, torch.zeros_like(x))
+    return Operands(x.to(device), y.to(device), torch.zeros_like(x, device=device))
+
+
+def _backend(device):
+    """On other devices than the CPU the kernel by its name: "auto" would measure libtorch where it is missing."""
+    return "auto" if device.type == "cpu" else "triton"
 
 
 def _ours(setting, x, y, pos_weight):
-    """The public call, which allocates its results: core on NumPy arrays, or in torch for the type that NumPy has not."""
-    if x.dtype == torch.bfloat16:
-        function = bce_bridge.binary_cross_entropy_with_logits
-        return Contender(OURS, "torch function", _torch_call(setting, function, x, y, pos_weight))
+    """The public call, which allocates its results: core on NumPy arrays, or in torch for what NumPy has not."""
+    if x.dtype == torch.bfloat16 or x.device.type != "cpu":
+        function = functools.partial(bce_bridge.binary_cross_entropy_with_logits, backend=_backend(x.device))
+        way = "torch function" if x.device.type == "cpu" else _backend(x.device)
+        return Contender(OURS, way, _torch_call(setting, function, x, y, pos_weight))
     function = core.loss if setting.quantity == LOSS else core.loss_and_grad
     p = None if pos_weight is None else pos_weight.numpy()
     return Contender(OURS, f"core.{function.__name__}", functools.partial(function, x.numpy(), y.numpy(), pos_weight=p))
@@ -135,10 +143,10 @@ def _compiled(setting, x, y, pos_weight):
     yield Contender(COMPILE, "grad_and_value", lambda: both(x, y, pos_weight)[::-1])
 
 
-def compiler_problem():
+def compiler_problem(device="cpu"):
     """Why torch.compile does not work here (it wants a C++ compiler), or None."""
     try:
-        torch.compile(torch.nn.functional.softplus, dynamic=False)(torch.zeros(8))
+        torch.compile(torch.nn.functional.softplus, dynamic=False)(torch.zeros(8, device=device))
     except Exception as error:  # the compilers of torch raise what they like
         return str(error).splitlines()[0] if str(error) else type(error).__name__
     return None
@@ -166,13 +174,13 @@ def _limit(setting, x, y, gradient):
     """The same bytes read, and written where there is a gradient, with next to no arithmetic: x + y into given memory, or
     x . y where nothing is written. A type of 2 bytes is taken as half as many float32, for its own sums convert."""
     if x.element_size() == 2:
-        x, y, gradient = (torch.ones(x.numel() // 2) for _ in range(3))
+        x, y, gradient = (torch.ones(x.numel() // 2, device=x.device) for _ in range(3))
     if setting.quantity == LOSS:
         yield Contender(LIMIT, "torch.dot", functools.partial(torch.dot, x, y))
         yield Contender(LIMIT, "torch.sum, twice", lambda: (torch.sum(x), torch.sum(y)))
     else:
         yield Contender(LIMIT, "torch.add", functools.partial(torch.add, x, y, out=gradient))
-    if setting.threads == 1:
+    if setting.threads == 1 and x.device.type == "cpu":
         function, out = (np.dot, {}) if setting.quantity == LOSS else (np.add, {"out": gradient.numpy()})
         yield Contender(LIMIT, f"numpy.{function.__name__}", functools.partial(function, x.numpy(), y.numpy(), **out))
 
@@ -185,8 +193,8 @@ def _split(name):
     return dtype, "scalar" if plus else "none"
 
 
-def _pos_weight(setting, dtype):
-    return torch.tensor(POS_WEIGHT, dtype=dtype) if setting.pos_weight == "scalar" else None
+def _pos_weight(setting, x):
+    return torch.tensor(POS_WEIGHT, dtype=x.dtype, device=x.device) if setting.pos_weight == "scalar" else None
 
 
 def kernel_settings(options):
@@ -197,20 +205,59 @@ def kernel_settings(options):
             yield setting
 
 
-def kernel_contenders(setting, compiler=True):
-    """bce_bridge's public call and the C call under it, torch, NumPy (which has one thread), and the memory limit."""
-    x, y, gradient = operands(setting.dtype, setting.n)
-    p = _pos_weight(setting, x.dtype)
+def kernel_contenders(setting, options):
+    """bce_bridge's public call and the C call under it, torch, NumPy (which has one thread), and the memory limit; what runs
+    on the CPU alone is left out on another device."""
+    x, y, gradient = operands(setting.dtype, setting.n, options.device)
+    p = _pos_weight(setting, x)
+    on_cpu = x.device.type == "cpu"
     yield _ours(setting, x, y, p)
-    yield _ours_given(setting, x, y, p, gradient)
+    if on_cpu:
+        yield _ours_given(setting, x, y, p, gradient)
     eager = torch.nn.functional.binary_cross_entropy_with_logits
     way = "forward" if setting.quantity == LOSS else "forward + backward"
     yield Contender(EAGER, way, _torch_call(setting, eager, x, y, p))
-    if compiler:
+    if options.compiler:
         yield from _compiled(setting, x, y, p)
-    if setting.threads == 1 and setting.n <= NUMPY_LARGEST and x.dtype != torch.bfloat16:
+    if on_cpu and setting.threads == 1 and setting.n <= NUMPY_LARGEST and x.dtype != torch.bfloat16:
         yield _numpy(setting, x, y, p)
     yield from _limit(setting, x, y, gradient)
+
+
+def _among(chosen, usual):
+    """What the user chose of the usual, or else all that the user chose."""
+    return tuple(choice for choice in chosen if choice in usual) or chosen
+
+
+def step_settings(options):
+    """Sizes and types of training steps, every number of threads."""
+    sizes, types = _among(options.sizes, STEP_SIZES), _among(options.types, STEP_TYPES)
+    for n, name, threads in itertools.product(sizes, types, options.threads):
+        yield Setting("training step", LOSS_AND_GRADIENT, *_split(name), n, threads)
+
+
+def step_contenders(setting, options):
+    """Forward and backward through the module, as a training loop calls it: ours and torch's."""
+    x, y, _ = operands(setting.dtype, setting.n, options.device)
+    p = _pos_weight(setting, x)
+    ours = bce_bridge.BCEWithLogitsLoss(pos_weight=p, backend=_backend(x.device))
+    yield _step(OURS, "module" if x.device.type == "cpu" else ours.backend, ours, x, y)
+    yield _step(EAGER, "module", torch.nn.BCEWithLogitsLoss(pos_weight=p), x, y)
+
+
+def _step(name, way, module, x, y):
+    logits = x.detach().requires_grad_()
+
+    def zero_grad():
+        logits.grad = None
+
+    def call():
+        zero_grad()
+        loss = module(logits, y)
+        loss.backward()
+        return loss.detach(), logits.grad
+
+    return Contender(name, way, call, zero_grad)
 
 
 def set_instruction_set(name):
@@ -219,26 +266,30 @@ def set_instruction_set(name):
 
 
 def isa_settings(options):
-    """One thread, at 1 Mi elements or, without that, at the largest size."""
+    """One thread, at 1 Mi elements or, without that, at the largest size; of the CPU alone."""
+    if options.device != "cpu":
+        return
     n = 1 << 20 if 1 << 20 in options.sizes else max(options.sizes)
     for name, quantity in itertools.product(options.types, QUANTITIES):
         yield Setting("instruction set", quantity, *_split(name), n, 1)
 
 
-def isa_contenders(setting, compiler=True):
+def isa_contenders(setting, options):
     """The C call under each instruction set, by its name."""
-    x, y, gradient = operands(setting.dtype, setting.n)
+    x, y, gradient = operands(setting.dtype, setting.n, options.device)
     for name in (name for name, supported in _abi.isas().items() if supported):
-        ours = _ours_given(setting, x, y, _pos_weight(setting, x.dtype), gradient)
+        ours = _ours_given(setting, x, y, _pos_weight(setting, x), gradient)
         yield ours._replace(name=name, before=functools.partial(set_instruction_set, name))
 
 
 class Section(NamedTuple):
     settings: Callable
     contenders: Callable
+    memory: bool = False  # whether the peak memory of a call is measured too
 
 
 SECTIONS = {
     "kernel": Section(kernel_settings, kernel_contenders),
+    "training step": Section(step_settings, step_contenders, memory=True),
     "instruction set": Section(isa_settings, isa_contenders),
 }

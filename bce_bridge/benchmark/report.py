@@ -51,8 +51,10 @@ def _contenders(results, section):
 
 
 def _times(results, section, quantity):
-    """One line for each type, number of threads and size: the base's time, and the others' as multiples of it."""
+    """One line for each type, number of threads and size: the base's time, and the others' as multiples of it; then the
+    memory of each where it was measured."""
     names = _contenders(results, section)
+    with_memory = dict.fromkeys(row.contender for row in results.rows if row.section == section and row.memory is not None)
     settings = fastest(results.rows)
     lines = []
     for contenders in settings.values():
@@ -67,11 +69,13 @@ def _times(results, section, quantity):
             else:
                 way = f" {WAYS[other.way]}" if name == "torch.compile" else ""
                 cells.append(_number(ratio(results, other, settings)) + way)
+        cells += (_number(contenders[name].memory) for name in with_memory)
         lines.append(((_type(row), row.threads, row.n), (_type(row), str(row.threads), size_text(row.n), *cells)))
     by_type = sorted(results.rows, key=lambda row: (row.dtype != "float32", row.pos_weight))
     types = list(dict.fromkeys(map(_type, by_type)))
     lines.sort(key=lambda line: (types.index(line[0][0]), *line[0][1:]))
-    headings = ("type", "threads", "n", f"{names[0]}, ns", *(f"{name} ×" for name in names[1:]))
+    memory = (f"{name} memory" for name in with_memory)
+    headings = ("type", "threads", "n", f"{names[0]}, ns", *(f"{name} ×" for name in names[1:]), *memory)
     return Table(f"{quantity}, {section}" if section != "kernel" else quantity, headings, [text for _, text in lines])
 
 
@@ -96,6 +100,8 @@ def notes(results):
     """Lines to print with the tables: where they were measured, and what the columns mean."""
     yield "; ".join(f"{name} {value}" for name, value in results.environment.items()) + "."
     yield "ns: median nanoseconds an element. ×: the contender's time over that of the column marked ns; above 1 it is slower."
+    if any(row.memory is not None for row in results.rows):
+        yield "memory: the most that a call holds at any moment, results included, as a multiple of the input's bytes."
     yield "torch.compile: the faster of compiled forward + backward (b) and compiled grad_and_value (g); f: the forward alone."
 
 
@@ -185,5 +191,6 @@ def plot(results, path):
     panels[0].set_ylabel("nanoseconds an element")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     processor, isa = results.environment.get("processor", ""), results.environment["instruction set"]
-    figure.suptitle(f"Loss and gradient, {kind}: {processor}, {isa}", fontsize=11)
+    machine = results.environment.get("device", f"{processor}, {isa}")
+    figure.suptitle(f"Loss and gradient, {kind}: {machine}", fontsize=11)
     figure.savefig(path, dpi=150, metadata={"Software": None} if str(path).endswith(".png") else None)

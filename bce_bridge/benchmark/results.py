@@ -7,7 +7,9 @@ import csv
 import json
 from typing import NamedTuple
 
-BASE = {"kernel": "bce_bridge"}  # of each section, the contender that ratios are taken to; else the instruction set in use
+# Of each section, the contender that ratios are taken to; else the instruction set in use.
+BASE = {"kernel": "bce_bridge", "training step": "bce_bridge"}
+GIVEN = "bce_bridge, results given"
 FORMAT = "bce-bench/1"
 
 
@@ -27,6 +29,7 @@ class Row(NamedTuple):
     ns_largest: float
     rounds: int  # samples
     calls: int  # in each sample
+    memory: float | None = None  # peak of a call, as a multiple of the logits' bytes; None where not measured
 
     @property
     def setting(self):
@@ -39,14 +42,14 @@ class Results(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """A bound on a ratio of medians, of float32 loss + gradient with a scalar pos_weight."""
+    """A bound on a ratio of medians or on a peak of memory, of float32 loss + gradient with a scalar pos_weight."""
 
     text: str
     section: str
     n: int
     threads: int  # 0 for all
     contender: str
-    over: str  # "contender": its time over the base's; "base": the base's over its
+    over: str  # "contender": its time over the base's; "given": the time into given memory over its; "memory": its memory
     relation: str  # "at least" or "at most"
     bound: float
 
@@ -57,7 +60,10 @@ GOALS = (
     Goal("torch.compile / ours, 1 Mi, one thread", "kernel", _MI, 1, "torch.compile", "contender", "at least", 1.2),
     Goal("torch eager / ours, 16 Mi, one thread", "kernel", 16 * _MI, 1, "torch eager", "contender", "at least", 8.0),
     Goal("torch.compile / ours, 16 Mi, one thread", "kernel", 16 * _MI, 1, "torch.compile", "contender", "at least", 1.8),
-    Goal("ours / memory limit, 64 Mi, all threads", "kernel", 64 * _MI, 0, "memory limit", "base", "at most", 2.5),
+    # The limit's result has its memory given, too.
+    Goal("ours, results given / memory limit, 64 Mi, all threads", "kernel", 64 * _MI, 0, "memory limit", "given", "at most", 2.5),
+    Goal("torch eager / ours, step, 1000, one thread", "training step", 1000, 1, "torch eager", "contender", "at least", 1.0),
+    Goal("peak memory of a step / input, 1 Mi", "training step", _MI, 1, "bce_bridge", "memory", "at most", 1.0),
     Goal("AVX2 / AVX-512, 1 Mi, one thread", "instruction set", _MI, 1, "avx2", "contender", "at most", 2.2),
 )
 
@@ -83,16 +89,22 @@ def ratio(results, row, settings=None):
 
 
 def judge(results):
-    """(goal, value, met) for each goal; value and met are None where it was not measured, or not on AVX-512."""
+    """(goal, value, met) for each goal of the sections that were measured; value and met are None where its setting was not,
+    and for goals of time on another instruction set than AVX-512 or on a device."""
     settings = fastest(results.rows)
-    for goal in GOALS:
+    sections = {row.section for row in results.rows}
+    avx512 = results.environment["instruction set"] == "avx512" and "device" not in results.environment
+    for goal in (goal for goal in GOALS if goal.section in sections):
         threads = goal.threads or int(results.environment["cores"])
         contenders = settings.get((goal.section, "loss + gradient", "float32", "scalar", goal.n, threads), {})
-        if goal.contender not in contenders or results.environment["instruction set"] != "avx512":
+        if goal.contender not in contenders or not (avx512 or goal.over == "memory"):
             yield goal, None, None
             continue
-        value = ratio(results, contenders[goal.contender], settings)
-        value = 1 / value if goal.over == "base" else value
+        row = contenders[goal.contender]
+        if goal.over == "given":
+            value = contenders[GIVEN].ns / row.ns
+        else:
+            value = row.memory if goal.over == "memory" else ratio(results, row, settings)
         yield goal, value, value >= goal.bound if goal.relation == "at least" else value <= goal.bound
 
 
@@ -129,7 +141,8 @@ def read(path):
             environment = dict(line[2:].partition(": ")[::2] for line in lines if line.startswith("# "))
             records = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     try:
-        kinds = Row.__annotations__
+        kinds = {**Row.__annotations__, "memory": lambda value: None if value in ("", None) else float(value)}
+        records = [{**Row._field_defaults, **record} for record in records]
         rows = [Row(*(kinds[name](record[name]) for name in Row._fields)) for record in records]
         missing = {"cores", "instruction set"} - set(environment)
     except KeyError as error:

@@ -1,6 +1,7 @@
 """The command line: bce-bridge crosscheck, bce-bridge bench and bce-bridge info."""
 
 import argparse
+import importlib.util
 import json
 import sys
 
@@ -16,7 +17,7 @@ def main(arguments=None):
     data.add_argument("--dataset", choices=["infert"], help="compare loss sums on an R data set with a fitted glm instead")
     data.add_argument("--data", metavar="FILE", help="compare loss sums on .npz or .csv with logit, target[, weight, pos_weight]")
     check.set_defaults(run=_crosscheck, extra="crosscheck")
-    bench = commands.add_parser("bench", help="measure nanoseconds an element beside torch, NumPy and the memory limit")
+    bench = commands.add_parser("bench", help="measure times and peak memory beside torch, NumPy and the memory limit")
     bench.add_argument("--sizes", metavar="N,...", help="numbers of elements (1000,16Ki,1Mi,16Mi,64Mi up to 256 MiB)")
     bench.add_argument("--types", metavar="TYPE,...", help="float32,float32+pos_weight,bfloat16,float64")
     bench.add_argument("--threads", metavar="N,...", help="numbers of threads; all for every processor (1,all)")
@@ -28,6 +29,8 @@ def main(arguments=None):
     bench.add_argument("--plot", metavar="FILE", help="draw the times to FILE, a .png, .svg or .pdf")
     bench.add_argument("--markdown", metavar="FILE", help="with --from: put the tables between the markers in FILE")
     bench.set_defaults(run=_bench, extra="bench")
+    for command, text in ((check, "torch's tensors"), (bench, "the operands")):
+        command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help=f"where {text} are (cpu)")
     info = commands.add_parser("info", help="show versions and what is installed")
     info.set_defaults(run=_info, extra="crosscheck")
     for command in (check, bench, info):
@@ -41,6 +44,20 @@ def main(arguments=None):
     except (OSError, ValueError) as error:
         print(f"bce-bridge: {error}", file=sys.stderr)
         return 2
+
+
+def _check_device(device):
+    """Raises ValueError where nothing can run on the device."""
+    if device == "cpu":
+        return
+    if importlib.util.find_spec("torch") is None:
+        raise ValueError(f"device is {device!r}, which wants torch: {EXTRA.format('torch')}")
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r}, but torch {torch.__version__} finds no CUDA device")
+    if importlib.util.find_spec("triton") is None:
+        raise ValueError(f"device is {device!r}, which wants triton: pip install triton")
 
 
 def _write_json(path, content):
@@ -78,13 +95,14 @@ def _console():
 
 
 def _crosscheck(options):
+    _check_device(options.device)
     if options.dataset or options.data:
         return _loss_sums(options)
     from bce_bridge.conformance import report
     from bce_bridge.conformance.crosscheck import crosscheck
 
     with _Progress() as progress:
-        rows = crosscheck(progress)
+        rows = crosscheck(progress, device=options.device)
     console = _console()
     console.print(report.table(rows))
     for line in report.failure_lines(rows):
@@ -109,7 +127,7 @@ def _loss_sums(options):
         print(f"bce-bridge: the data set infert needs R: {error}", file=sys.stderr)
         return 2
     with _Progress() as progress:
-        rows = loss_sums(dataset, progress)
+        rows = loss_sums(dataset, progress, options.device)
     table = Table(box=box.SIMPLE_HEAD, title=f"Loss sums: {dataset.name}, n = {dataset.logits.size}", title_justify="left")
     for heading in ("implementation", "version", "loss sum", "error in ULP"):
         table.add_column(heading, justify="right" if heading.startswith(("loss", "error")) else "left")
@@ -142,12 +160,14 @@ def _bench_choices(options):
 
     if options.rounds is not None and options.rounds < 1:
         raise ValueError(f"rounds is {options.rounds}, wants at least 1")
+    _check_device(options.device)
     return problems.Options(
         listed(options.sizes, ("1000", "16Ki", "1Mi") if options.quick else map(str, problems.SIZES), report.size),
         listed(options.types, ("float32+pos_weight",) if options.quick else problems.TYPES, str),
-        listed(options.threads, ("1", "all"), thread_count),
+        listed(options.threads, ("1", "all") if options.device == "cpu" else ("1",), thread_count),
         not options.no_compile,
         sys.maxsize if options.sizes else problems.LARGEST,
+        options.device,
     )
 
 
@@ -161,9 +181,9 @@ def _bench(options):
     else:
         from bce_bridge.benchmark import measure
 
+        choices = _bench_choices(options)
         for path in filter(None, (options.csv, options.json, options.plot)):
             open(path, "ab").close()  # what cannot be written is refused before the minutes, not after
-        choices = _bench_choices(options)
         with _Progress() as progress:
             found = measure.run(choices, options.rounds or (5 if options.quick else None), progress)
     if options.csv:

@@ -34,8 +34,9 @@ class Row:
         return "known: " + ", ".join(known) if known else "conforms"
 
 
-def crosscheck(progress=lambda text, done, total: None, implementations=IMPLEMENTATIONS):
-    """A Row for each implementation. progress is called with a description and how much of it is done."""
+def crosscheck(progress=lambda text, done, total: None, implementations=IMPLEMENTATIONS, device="cpu"):
+    """A Row for each implementation, its torch tensors on the device. progress is called with a description and how much of
+    it is done."""
     cases = load_cases()
     answers = []
     for i, case in enumerate(cases):
@@ -46,7 +47,7 @@ def crosscheck(progress=lambda text, done, total: None, implementations=IMPLEMEN
     rows = []
     # R torch as recorded comes first here: the others are compared with it.
     for kind in sorted(implementations, key=lambda kind: kind.name != "R torch (recorded)"):
-        implementation = kind()
+        implementation = kind(device)
         row = Row(implementation.name)
         rows.append(row)
         try:

@@ -83,8 +83,9 @@ def _read_csv(path):
     return columns
 
 
-def loss_sums(dataset, progress=lambda text, done, total: None):
-    """A dict for each implementation: name, version, loss sum and its error in ULP; the first is the exact one."""
+def loss_sums(dataset, progress=lambda text, done, total: None, device="cpu"):
+    """A dict for each implementation: name, version, loss sum and its error in ULP; the first is the exact one. Torch's
+    tensors are on the device."""
     shape = dataset.logits.shape
     operands = (dataset.logits, dataset.targets, dataset.weight, dataset.pos_weight)
     if dataset.targets.shape != shape:
@@ -107,7 +108,7 @@ def loss_sums(dataset, progress=lambda text, done, total: None):
             }
         )
     for kind in IMPLEMENTATIONS:
-        implementation = kind()
+        implementation = kind(device)
         if kind is RecordedRTorch:
             continue  # it answers its own cases only
         try:

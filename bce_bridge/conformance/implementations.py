@@ -23,7 +23,8 @@ class NotInstalled(Exception):
 
 
 class Implementation(ABC):
-    """name: as the table shows it. bound: what it may be off by. float64_only: answers float32 cases in float64.
+    """name: as the table shows it. bound: what it may be off by. float64_only: answers float32 cases in float64. device:
+    where its torch tensors are put, if it has such.
 
     open() prepares it and returns its version, or raises NotInstalled. loss_and_grad(operands of a case, reduction)
     returns both as arrays; answer(case) is what the cross-check calls.
@@ -32,6 +33,9 @@ class Implementation(ABC):
     name: str
     bound = CONTRACT
     float64_only = False
+
+    def __init__(self, device="cpu"):
+        self.device = device
 
     @abstractmethod
     def open(self): ...
@@ -65,28 +69,32 @@ class Core(Implementation):
 
 
 class Torch(Implementation):
-    """This package's function on torch tensors, with the gradient by autograd."""
+    """This package's function on torch tensors, with the gradient by autograd: by the C core, or by Triton on a device."""
 
     name = "torch front end"
-    backend = "core"
+
+    @property
+    def backend(self):
+        return "core" if self.device == "cpu" else "triton"
 
     def open(self):
         try:
             import torch
         except ImportError:
             raise NotInstalled("pip install 'bce-bridge[torch]'") from None
-        return f"torch {torch.__version__}"
+        device = "" if self.device == "cpu" else f", {torch.cuda.get_device_name(self.device)}"
+        return f"torch {torch.__version__}{device}"
 
     def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
         import torch
 
         from bce_bridge import binary_cross_entropy_with_logits
 
-        x, y, w, p = (None if a is None else torch.tensor(a) for a in (logits, targets, weight, pos_weight))
+        x, y, w, p = (None if a is None else torch.tensor(a, device=self.device) for a in (logits, targets, weight, pos_weight))
         x.requires_grad_()
         loss = binary_cross_entropy_with_logits(x, y, w, reduction=reduction, pos_weight=p, backend=self.backend)
         loss.backward(torch.ones_like(loss))
-        return loss.detach().numpy(), x.grad.numpy()
+        return loss.detach().cpu().numpy(), x.grad.cpu().numpy()
 
 
 class Aten(Torch):
