@@ -1,5 +1,8 @@
 # make crosscheck    compare Python, R, the C core, libtorch and the recorded R torch
 # make test          all tests
+# make check-r       R CMD check --as-cran of the R package, which must end with Status: OK
+# make test-composer    the tests beside Composer's own function, with the torch it pins in .venv-composer (some GB)
+# make record-composer  record the answers of Composer that make test compares with
 # make exhaustive    check the float32 results for all 2^32 logits (some minutes; needs GNU MPFR)
 # make sanitize      the C core's tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 # make fuzz          any headers at all through the C core for FUZZ_SECONDS=60 (needs clang)
@@ -10,11 +13,12 @@
 
 PYTHON ?= python3
 VENV := .venv
+COMPOSER := $(VENV)-composer
 R_LIBRARY := $(VENV)/lib/R/library
 CORE := $(wildcard c_src/*.c c_src/*.h c_src/*.inc)
 R_PACKAGE := $(shell find r_compat -type f -not -path '*/src/bce.*' -not -path '*/src/bce_*' -not -name '*.o' -not -name '*.so')
 
-.PHONY: setup crosscheck test test-python test-r exhaustive clean
+.PHONY: setup crosscheck test test-python test-r check-r test-composer record-composer exhaustive clean
 
 setup: $(VENV)/python-installed
 
@@ -49,8 +53,24 @@ test-python: setup
 
 test-r: setup
 	@if grep -q '^r$$' $(VENV)/system; then \
-		R_LIBS=$(abspath $(R_LIBRARY)) Rscript -e 'testthat::test_dir("r_compat/tests/testthat", package = "bcebridge", load_package = "installed", stop_on_failure = TRUE)'; \
+		NOT_CRAN=true R_LIBS=$(abspath $(R_LIBRARY)) Rscript -e 'testthat::test_dir("r_compat/tests/testthat", package = "bcebridge", load_package = "installed", stop_on_failure = TRUE)'; \
 	fi
+
+check-r:
+	@tools/check-r.sh build/check-r
+# 0.13.5 is the last mosaicml with size_average and reduce; of it only loss.py is used, from a folder of its own.
+$(COMPOSER)/installed: $(CORE) pyproject.toml setup.py constraints.txt bce_bridge/_build.py
+	@test -d $(COMPOSER) || $(PYTHON) -m venv $(COMPOSER)
+	@$(COMPOSER)/bin/pip install --quiet --disable-pip-version-check mosaicml==0.32.1 cffi mpmath pytest
+	@$(COMPOSER)/bin/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(COMPOSER)/legacy mosaicml==0.13.5
+	@$(COMPOSER)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+test-composer: $(COMPOSER)/installed
+	@$(COMPOSER)/bin/python -m pytest tests/real_composer.py tests/test_composer.py
+
+record-composer: $(COMPOSER)/installed
+	@$(COMPOSER)/bin/python tools/record_composer.py $(COMPOSER)/legacy
 
 exhaustive:
 	@mkdir -p build
@@ -58,6 +78,6 @@ exhaustive:
 	@build/exhaustive
 
 clean:
-	rm -rf $(VENV) build *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
+	rm -rf $(VENV) $(COMPOSER) build *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
 
 include c_src/verify/verify.mk

@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import tempfile
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from embedded_r import in_own_process, r_text, run_python
 
 from bce_bridge import core, r
-from bce_bridge.conformance.cases import QUANTITIES, load_cases, load_recorded
+from bce_bridge.conformance.cases import DATA, QUANTITIES, load_cases, load_recorded
 from bce_bridge.r import process
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -102,6 +105,16 @@ def test_r_nmath():
         np.testing.assert_array_equal(got, want)
 
 
+def r_torch_is_there():
+    """Whether R torch is installed; else the hint how to get it has been looked at."""
+    try:
+        assert r.version("r-torch").startswith("torch ")
+    except r.NotAvailable as hint:
+        assert "torch" in str(hint) and "install" in str(hint) and "\n" not in str(hint)
+        return False
+    return True
+
+
 @in_own_process
 def test_r_torch_beside_python_torch():
     """Where R torch is installed, its live answers are the recorded ones; else it says how to get it.
@@ -111,10 +124,7 @@ def test_r_torch_beside_python_torch():
     import torch
 
     assert torch.ones(1) == 1
-    try:
-        assert r.version("r-torch").startswith("torch ")
-    except r.NotAvailable as hint:
-        assert "torch" in str(hint) and "install" in str(hint) and "\n" not in str(hint)
+    if not r_torch_is_there():
         return
     _, recorded = load_recorded()
     for case in load_cases():
@@ -128,6 +138,36 @@ def test_r_torch_beside_python_torch():
     assert r.evaluate("r-torch", np.float32([1.0]), np.float64([1.0]))[0].dtype == np.float64
     with pytest.raises(TypeError, match="logits has dtype float16"):
         r.evaluate("r-torch", np.float16([1.0]), [1.0])
+
+
+@in_own_process
+def test_the_r_package_on_r_torch_tensors_gives_the_bits_of_the_core():
+    """Catches a result rounded twice, memory of a tensor read in R's order, and torch's own numbers."""
+    if not r_torch_is_there():
+        return
+    assert r.version("r-tensors").startswith("bcebridge ") and ", torch " in r.version("r-tensors")
+    for case in load_cases():
+        operands = case.logits, case.targets, case.weight, case.pos_weight
+        for reduction in REDUCTIONS:
+            want, got = core.loss_and_grad(*operands, reduction), r.evaluate("r-tensors", *operands, reduction)
+            assert all(map(same_bits, want, got)), (case.id, reduction)
+
+
+def test_the_recorder_writes_the_recording(tmp_path):
+    """record.R answers the cases with the live R torch as it was recorded, value for value; or says what is missing."""
+    recorder = Path(__file__).parent.parent / "r_compat/inst/conformance/record.R"
+    command = ["Rscript", recorder, DATA / "cases.json", tmp_path / "answers.json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TORCH_INSTALL": "0"})
+    if done.returncode:
+        assert "install" in done.stderr and ("torch" in done.stderr or "jsonlite" in done.stderr), done.stderr
+        return
+    description, answers = load_recorded(tmp_path / "answers.json")
+    recorded_description, recorded = load_recorded()
+    assert description.keys() == recorded_description.keys() and answers.keys() == recorded.keys()
+    if description["libtorch"] == recorded_description["libtorch"]:
+        for id, quantities in recorded.items():
+            for name, numbers in quantities.items():
+                np.testing.assert_array_equal(answers[id][name], numbers, f"{id} {name}")
 
 
 def test_operands_are_refused_as_by_the_core():
@@ -152,7 +192,7 @@ def test_operands_are_refused_as_by_the_core():
                 r.evaluate(implementation, *operands)
             assert str(got.value) == str(expected.value)
     for function in (r.version, lambda name: r.evaluate(name, [1.0], [1.0])):
-        with pytest.raises(ValueError, match="'rpackage', wants one of 'r-package', 'r-nmath', 'r-torch'"):
+        with pytest.raises(ValueError, match="'rpackage', wants one of 'r-package', 'r-nmath', 'r-tensors', 'r-torch'"):
             function("rpackage")
 
 
@@ -241,6 +281,94 @@ def test_installed_functions_give_the_bits_of_the_core():
     assert got["mean"] == core.loss(x, y, w, p) and got["default"] == core.loss(x, y)
 
 
+@in_own_process
+def test_numpy_and_pandas_objects_handed_to_r():
+    """As rpy2 converts them, in every memory layout, and from R back into Python. Catches bits lost in a conversion, the
+    transposed matrix, and a missing value or a category's code taken for a number."""
+    import pandas as pd
+    from rpy2 import robjects
+    from rpy2.robjects import default_converter, numpy2ri, pandas2ri
+
+    r.install()
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(scale=20, size=(4, 3)), rng.random((4, 3))
+    want, slope = core.loss_and_grad(x, y, pos_weight=[1, 2, 3], reduction="none")
+    functions = robjects.globalenv
+    for source in ("bce_with_logits", "bcebridge::bce_with_logits"):
+        loss = robjects.r(f'function(x, y) {source}(as.matrix(x), as.matrix(y), NULL, 1:3, "none", gradient = TRUE)')
+        for a, b in zip(layouts(x)[:5], reversed(layouts(y)[:5])):
+            with (default_converter + numpy2ri.converter).context():
+                got = loss(a, b)
+            assert same_bits(want, np.asarray(got))
+        with (default_converter + pandas2ri.converter + numpy2ri.converter).context():
+            got = loss(pd.DataFrame(x), pd.DataFrame(y))
+        assert same_bits(want, np.asarray(got))
+        with (default_converter + pandas2ri.converter).context():
+            functions["x"], functions["y"] = pd.Series(x[0]), pd.Series([True, False, True])
+            functions["label"] = pd.Series([1, 0, None], dtype="Int64")
+            functions["kind"] = pd.Series(["a", "b", "a"], dtype="category")
+        assert same_bits(r.run(f"list(a = {source}(as.vector(x), as.vector(y)))")["a"], np.ravel(core.loss(x[0], [1, 0, 1])))
+        for name, got in (("label", "NA at [3]"), ("kind", "of class factor")):
+            message = f"tryCatch({source}(c(1, 2, 3), {name}), bce_bridge_error = conditionMessage)"
+            assert r_text(message)[0].startswith(f"target is {got}")
+
+
+@in_own_process
+def test_pandas_and_r_objects_as_operands():
+    """Catches an R matrix read in C order, NA as -2147483648 and a factor as the codes of its levels."""
+    import pandas as pd
+    from rpy2 import robjects
+
+    x, y = np.array([[1.0, -2, 3], [0.5, 0, -1]]), np.array([[1, 0, 1], [0, 1, 1]])
+    of_r = [robjects.r(f"matrix(c({', '.join(map(str, a.ravel(order='F')))}), 2)") for a in (x, y)]
+    for implementation in ("r-package", "r-nmath"):
+        want = r.evaluate(implementation, x, y, pos_weight=[1, 2, 3], reduction="none")
+        frames = pd.DataFrame(x), pd.DataFrame(y).astype(bool), None, pd.Series([1, 2, 3])
+        for operands in (frames, (*of_r, None, robjects.IntVector([1, 2, 3]))):
+            assert all(map(same_bits, want, r.evaluate(implementation, *operands, "none")))
+    bad = [
+        ("c(TRUE, NA)", "targets is NA at [2]"),
+        ("c(1L, NA)", "targets is NA at [2]"),
+        ("c(1, NA)", "targets is NA at [2]"),
+        ("factor(c('a', 'b'))", "targets is of class factor"),
+        ("structure(c(0, 0), class = 'integer64')", "targets is of class integer64"),
+        ("list(1, 2)", "targets is of type list"),
+    ]
+    for source, message in bad:
+        with pytest.raises(r.RError) as caught:
+            r.evaluate("r-package", [1.0, 2.0], robjects.r(source))
+        assert caught.value.message.startswith(message)
+
+
+@in_own_process
+def test_python_computes_on_a_device_of_torch():
+    """Catches a device that is not used, CPU memory that is assumed, and a device's error that is lost on the way to R."""
+    import torch
+
+    x, y = np.array([1.0, -2, 30]), np.array([1.0, 0, 0.25])
+    devices = ["cpu", torch.device("cpu", 0)]
+    devices += ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+    for device in devices:
+        r.install(device)
+        got = r.run("""
+            loss <- bce_with_logits(c(1, -2, 30), c(1, 0, 0.25), 2, 1:3, "none", gradient = TRUE, label_smoothing = 0.1)
+            list(loss = loss, gradient = attr(loss, "gradient"), mean = nn_bce_with_logits_loss()(c(1, -2, 30), c(1, 0, 0.25)))
+        """)
+        want = core.loss_and_grad(x, y, 2, [1, 2, 3], "none", label_smoothing=0.1)
+        if str(device).startswith("cpu"):
+            assert same_bits(got["loss"], want[0]) and same_bits(got["gradient"], want[1]) and got["mean"] == core.loss(x, y)
+        assert np.allclose((got["loss"], got["gradient"]), want, rtol=1e-6)
+    for source, message in CONDITIONS[:2]:
+        assert r_text(f"tryCatch({source}, bce_bridge_error = conditionMessage)")[0].startswith(message)
+    r.install("meta")  # whose tensors have no numbers
+    message = r_text("tryCatch(bce_with_logits(1, 1), bce_bridge_error = conditionMessage)")[0]
+    assert message.startswith("NotImplementedError: ") and "meta tensor" in message
+    with pytest.raises(RuntimeError, match="device"):
+        r.install("no-such-device")
+    r.install()
+    assert r.run("list(a = bce_with_logits(1, 1))")["a"] == core.loss(1.0, 1.0)
+
+
 CONDITIONS = [
     ("bce_with_logits(c(1, 2, 3), c(1, 0))", "target of shape (2,) must have the input's shape (3,)"),
     ("bce_with_logits(c(1, 2), c(1, 0), pos_weight = 1:3)", "pos_weight of shape (3,) does not broadcast to the input's shape (2,)"),
@@ -259,6 +387,8 @@ CONDITIONS = [
     ("bce_with_logits(NULL, 1)", "input is NULL"),
     ("bce_with_logits(TRUE, 1)", "input is of type logical"),
     ("bce_with_logits(1, 1, gradient = NA)", "gradient is NA, wants TRUE or FALSE"),
+    ("bce_with_logits(1, 1, label_smoothing = 'a')", 'label_smoothing is "a", wants a number in [0, 1]'),
+    ("bce_with_logits(1, 1, label_smoothing = 2)", "label_smoothing is 2, wants a number in [0, 1]"),
     ("nnf_binary_cross_entropy_with_logits(1, 1, reduction = 'average')", 'reduction is "average"'),
     ("nn_bce_with_logits_loss(reduction = 'average')(1, 1)", 'reduction is "average"'),
 ]
@@ -310,6 +440,52 @@ def test_a_second_thread_starts_r_and_four_use_it():
             thread.join()
     work()
     assert not wrong and signal.getsignal(signal.SIGINT) is handler
+
+
+@in_own_process
+def test_rpy2_in_a_second_thread_beside_it():
+    """rpy2's own functions in a second thread, under its lock and with a converter of that thread, as its docs say; the
+    function they call comes back to Python there."""
+    from rpy2 import robjects
+    from rpy2.rinterface_lib import openrlib
+    from rpy2.robjects import default_converter, numpy2ri
+    from rpy2.robjects.conversion import localconverter
+
+    r.install()
+    x, y = np.linspace(-3, 3, 7), np.linspace(0, 1, 7)
+    answers = []
+
+    def work():
+        with openrlib.rlock, localconverter(default_converter + numpy2ri.converter):
+            answers.append(np.asarray(robjects.globalenv["bce_with_logits"](x, y, reduction="none")))
+        answers.append(r.evaluate("r-package", x, y, reduction="none")[0])
+
+    robjects.r("bce_with_logits <- bce_with_logits")
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(answers) == 2 and all(same_bits(core.loss(x, y, reduction="none"), answer) for answer in answers)
+
+
+@in_own_process
+def test_notebook_cells_in_r():
+    """%%R cells of a notebook use the installed functions, with NumPy in and out, and show their errors."""
+    folder = tempfile.TemporaryDirectory()
+    os.environ["IPYTHONDIR"] = folder.name
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    run = lambda cell: shell.run_cell(cell, store_history=False)  # noqa: E731
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # IPython's and rpy2's own
+        assert run("%load_ext rpy2.ipython").success
+        assert run("import numpy as np\nfrom bce_bridge import core, r\nr.install()").success
+        assert run("x, y = np.array([[1.0, -2.0], [0.5, 3.0]]), np.array([[1.0, 0.0], [0.25, 1.0]])").success
+        assert run("%%R -i x,y -o loss\nloss <- nn_bce_with_logits_loss(reduction = 'none')(x, y)").success
+        assert run("assert np.array_equal(loss, core.loss(x, y, reduction='none'))").success
+        failed = run("%%R\nbce_with_logits(c(1, 2), c(1, NA))")
+    for text in ("target is NA at [2]", "bce_with_logits(c(1, 2), c(1, NA))"):
+        assert text in str(failed.error_in_exec)
 
 
 @in_own_process

@@ -28,6 +28,13 @@ def test_deviations_are_documented_by_name():
     assert set(compare.KNOWN_DEVIATIONS) <= documented
 
 
+def test_every_help_topic_is_on_the_r_package_s_site():
+    """pkgdown refuses to build a site whose index lacks a topic."""
+    listed = re.findall(r"^  - (\S+)$", (ROOT / "r_compat/_pkgdown.yml").read_text(), re.MULTILINE)
+    articles = [path.stem for path in (ROOT / "r_compat/vignettes").glob("*.Rmd")]
+    assert sorted(listed) == sorted(articles + [path.stem for path in (ROOT / "r_compat/man").glob("*.Rd")])
+
+
 def test_importing_is_light():
     """Imports neither torch nor rpy2, and takes under 0.3 s."""
     code = (

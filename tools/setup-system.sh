@@ -1,10 +1,19 @@
 #!/bin/sh
 # Find R and GNU MPFR, or install them with the system's package manager where that may be done without a password; then put
 # the R package and what its tests need into the R library given as $1. Prints "r" and "mpfr", each on a line, if it is there:
-# without them everything else still works.
+# without them everything else still works, and without bit64 and tibble all but their own tests. With "check" as $2, also
+# what R CMD check --as-cran needs.
 set -eu
 library=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
+r_packages="testthat bit64 tibble"
+programs=
+debian=
+if [ "${2-}" = check ]; then
+    r_packages="$r_packages knitr rmarkdown roxygen2"
+    programs="pandoc checkbashisms"
+    debian="pandoc devscripts"
+fi
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
@@ -18,20 +27,26 @@ has_mpfr() {
     echo '#include <mpfr.h>' | ${CC:-cc} -E - >/dev/null 2>&1
 }
 
-has_testthat() {
-    R_LIBS="$library" Rscript -e 'quit(status = !requireNamespace("testthat", quietly = TRUE))'
+missing_r_packages() {
+    R_LIBS="$library" Rscript -e 'for (p in commandArgs(TRUE)) if (!requireNamespace(p, quietly = TRUE)) cat(p, "")' $r_packages
+}
+
+has_all() {
+    has_r && has_mpfr && [ -z "$(missing_r_packages)" ] || return 1
+    for program in $programs; do command -v "$program" >/dev/null || return 1; done
 }
 
 mkdir -p "$library"
-if ! has_r || ! has_mpfr || ! has_testthat; then
+if ! has_all; then
+    debian="r-base-dev libmpfr-dev$(printf ' r-cran-%s' $r_packages) $debian"
     if command -v apt-get >/dev/null && as_root true 2>/dev/null; then
-        echo "Installing what is missing of r-base-dev, r-cran-testthat, libmpfr-dev" >&2
+        echo "Installing what is missing of" $debian >&2
         as_root apt-get update -qq >&2
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-            r-base-dev r-cran-testthat libmpfr-dev >"$library/apt.log" 2>&1 || cat "$library/apt.log" >&2
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $debian \
+            >"$library/apt.log" 2>&1 || cat "$library/apt.log" >&2
     elif command -v brew >/dev/null; then
         echo "Installing what is missing of R and MPFR with Homebrew" >&2
-        brew install --quiet r mpfr >&2
+        brew install --quiet r mpfr $programs >&2
     fi
 fi
 if has_r; then
@@ -39,7 +54,9 @@ if has_r; then
         cat "$library/install.log" >&2
         exit 1
     }
-    has_testthat || Rscript -e 'install.packages("testthat", lib = commandArgs(TRUE)[1])' "$library" >&2
+    case " $(missing_r_packages)" in
+    *" testthat "*) Rscript -e 'install.packages("testthat", lib = commandArgs(TRUE)[1])' "$library" >&2 ;;
+    esac
     echo r
 else
     echo "R is missing and cannot be installed without a password: install it (Debian, Ubuntu: apt-get install r-base-dev" \

@@ -13,7 +13,7 @@ import torch
 
 import bce_bridge
 from bce_bridge import _abi, core
-from bce_bridge.benchmark import problems
+from bce_bridge.benchmark import problems, r
 from bce_bridge.benchmark.memory import peak_memory
 from bce_bridge.benchmark.results import Results, Row
 
@@ -140,6 +140,14 @@ def run(options, rounds=None, progress=lambda text, done, total: None):
         problems.set_instruction_set(isa)
         torch.set_num_threads(torch_threads)
         core.set_num_threads(threads)
-    order = {section: place for place, section in enumerate(problems.SECTIONS)}
+    in_r = [*r.settings(options, problems.QUANTITIES, problems.POS_WEIGHT)]
+    if in_r:
+        progress("measuring in R", len(settings), len(settings))
+        try:
+            found["R"], more = r.run(in_r, lambda n: rounds or default_rounds(n))
+            rows += more
+        except RuntimeError as error:
+            found["R"] = f"not measured: {error}"
+    order = {section: place for place, section in enumerate((*problems.SECTIONS, "R"))}
     rows.sort(key=lambda row: order[row.section])  # stable: the sections one after the other
     return Results(found, rows)

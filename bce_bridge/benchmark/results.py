@@ -8,7 +8,7 @@ import json
 from typing import NamedTuple
 
 # Of each section, the contender that ratios are taken to; else the instruction set in use.
-BASE = {"kernel": "bce_bridge", "training step": "bce_bridge"}
+BASE = {"kernel": "bce_bridge", "training step": "bce_bridge", "R": "bcebridge"}
 GIVEN = "bce_bridge, results given"
 FORMAT = "bce-bench/1"
 
@@ -42,7 +42,7 @@ class Results(NamedTuple):
 
 
 class Goal(NamedTuple):
-    """A bound on a ratio of medians or on a peak of memory, of float32 loss + gradient with a scalar pos_weight."""
+    """A bound on a ratio of medians or on a peak of memory, of loss + gradient."""
 
     text: str
     section: str
@@ -52,6 +52,8 @@ class Goal(NamedTuple):
     over: str  # "contender": its time over the base's; "given": the time into given memory over its; "memory": its memory
     relation: str  # "at least" or "at most"
     bound: float
+    dtype: str = "float32"
+    pos_weight: str = "scalar"
 
 
 _MI = 1 << 20
@@ -65,6 +67,8 @@ GOALS = (
     Goal("torch eager / ours, step, 1000, one thread", "training step", 1000, 1, "torch eager", "contender", "at least", 1.0),
     Goal("peak memory of a step / input, 1 Mi", "training step", _MI, 1, "bce_bridge", "memory", "at most", 1.0),
     Goal("AVX2 / AVX-512, 1 Mi, one thread", "instruction set", _MI, 1, "avx2", "contender", "at most", 2.2),
+    Goal("base R / ours in R, 1 Mi doubles, one thread", "R", _MI, 1, "base R", "contender", "at least", 50.0, "float64", "none"),
+    Goal("R torch / ours in R, 1 Mi doubles, one thread", "R", _MI, 1, "R torch", "contender", "at least", 2.0, "float64", "none"),
 )
 
 
@@ -96,7 +100,7 @@ def judge(results):
     avx512 = results.environment["instruction set"] == "avx512" and "device" not in results.environment
     for goal in (goal for goal in GOALS if goal.section in sections):
         threads = goal.threads or int(results.environment["cores"])
-        contenders = settings.get((goal.section, "loss + gradient", "float32", "scalar", goal.n, threads), {})
+        contenders = settings.get((goal.section, "loss + gradient", goal.dtype, goal.pos_weight, goal.n, threads), {})
         if goal.contender not in contenders or not (avx512 or goal.over == "memory"):
             yield goal, None, None
             continue

@@ -3,13 +3,13 @@
     evaluate(implementation, logits, targets, ...)    the loss and its gradient as R computes them, NumPy in and out
     version(implementation)                           what it runs on, or NotAvailable with how to get it
     run(source)                                       R source, for the numbers it gives
-    install(), uninstall()                            this package's loss in the embedded R, under R torch's names
+    install(device), uninstall()                      this package's loss in the embedded R, under R torch's names
     library_path()                                    the R library that belongs to this Python environment
 
 R starts at the first use, not with the import, which needs neither rpy2 nor R. It starts without prompts and leaves Python's
 signal handlers alone; an R that runs already is used as it is. Everything here may be called from any thread.
 
-Imports the core; not torch.
+Imports the core; torch only where a device of its is asked for.
 """
 
 from bce_bridge.r.callback import install, uninstall

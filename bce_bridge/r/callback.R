@@ -5,21 +5,25 @@ nn_bce_with_logits_loss <- function(weight = NULL, reduction = "mean", pos_weigh
   force(reduction)
   force(pos_weight)
   structure(
-    function(input, target) ask_python(input, target, weight, pos_weight, reduction, FALSE, sys.call()),
+    function(input, target) ask_python(input, target, weight, pos_weight, reduction, FALSE, 0, sys.call()),
     class = c("nn_bce_with_logits_loss", "nn_loss", "bce_bridge_loss", "function")
   )
 }
 
 nnf_binary_cross_entropy_with_logits <- function(input, target, weight = NULL, reduction = c("mean", "sum", "none"),
                                                  pos_weight = NULL) {
-  ask_python(input, target, weight, pos_weight, reduction, FALSE, sys.call())
+  ask_python(input, target, weight, pos_weight, reduction, FALSE, 0, sys.call())
 }
 
-bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE) {
+bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE,
+                            label_smoothing = 0) {
   if (!isTRUE(gradient) && !isFALSE(gradient)) {
     abort(sys.call(), "gradient is ", deparse(gradient, nlines = 1), ", wants TRUE or FALSE")
   }
-  ask_python(input, target, weight, pos_weight, reduction, gradient, sys.call())
+  if (!is.numeric(label_smoothing) || length(label_smoothing) != 1) {
+    abort(sys.call(), "label_smoothing is ", deparse(label_smoothing, nlines = 1), ", wants a number in [0, 1]")
+  }
+  ask_python(input, target, weight, pos_weight, reduction, gradient, label_smoothing, sys.call())
 }
 
 # The settings of a loss lie in its environment, to be read and replaced as in a torch module.
@@ -38,7 +42,7 @@ registerS3method("print", "bce_bridge_loss", function(x, ...) {
   invisible(x)
 })
 
-ask_python <- function(input, target, weight, pos_weight, reduction, gradient, call) {
+ask_python <- function(input, target, weight, pos_weight, reduction, gradient, label_smoothing, call) {
   reduction <- tryCatch(
     match.arg(reduction, c("mean", "sum", "none")),
     error = function(e) abort(call, "reduction is ", deparse(reduction, nlines = 1), ": ", conditionMessage(e))
@@ -52,7 +56,8 @@ ask_python <- function(input, target, weight, pos_weight, reduction, gradient, c
     if (!is.null(weight)) as_doubles(weight, "weight", call),
     if (!is.null(pos_weight)) as_doubles(pos_weight, "pos_weight", call),
     reduction,
-    gradient
+    gradient,
+    as.double(label_smoothing)
   )
   if (!is.list(answer)) abort(call, if (is.character(answer)) answer else "Python gave no answer")
   shape <- attributes(input)[intersect(c("dim", "dimnames", "names"), names(attributes(input)))]

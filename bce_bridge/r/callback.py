@@ -1,4 +1,7 @@
-"""This package's loss in the embedded R: the R functions of callback.R, answered by bce_bridge.core."""
+"""This package's loss in the embedded R: the R functions of callback.R, answered by bce_bridge.core, or in torch on a device.
+
+Imports torch where a device is asked for.
+"""
 
 import numpy as np
 
@@ -6,15 +9,17 @@ from bce_bridge import core
 from bce_bridge.r import session
 
 _python = None  # the R function that calls back, which R does not keep alive
+_device = None  # torch's device that it computes on; None for the core
 
 
-def install():
+def install(device=None):
     """Make the loss callable in the embedded R, under R torch's names:
 
         nn_bce_with_logits_loss(weight = NULL, reduction = "mean", pos_weight = NULL)      returns a function(input, target)
         nnf_binary_cross_entropy_with_logits(input, target, weight = NULL, reduction = c("mean", "sum", "none"),
                                              pos_weight = NULL)
-        bce_with_logits(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE)
+        bce_with_logits(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE,
+                        label_smoothing = 0)
 
     They are attached to the search path as "bce_bridge", in front, as library() would attach a package: what the user defines
     goes before them, and clearing the workspace leaves them.
@@ -24,11 +29,20 @@ def install():
     condition of class bce_bridge_error with Python's message; NA, factors, text, complex numbers and objects of any class
     are errors.
 
-    Raises NotAvailable without rpy2 or R.
+    device: one of torch's, such as "cuda" or torch.device("mps", 0): they are answered by this package's torch layer, on
+    float64 tensors there (float32 on "mps", which has no other). By default the core computes on R's own memory.
+
+    Raises NotAvailable without rpy2 or R, and what torch raises for a device that it does not have.
     """
-    global _python
+    global _python, _device
+    if device is not None:
+        import torch
+
+        device = torch.device(device)
+        torch.empty(0, device=device)
     rinterface, lock, functions = session.start()
     with lock:
+        _device = device
         if _python is None:
             _python = rinterface.rternalize(_answer)
             functions["python"] = _python
@@ -40,7 +54,7 @@ def uninstall():
     session.call("uninstall")
 
 
-def _answer(input, target, weight, pos_weight, reduction, gradient):
+def _answer(input, target, weight, pos_weight, reduction, gradient, label_smoothing):
     """What R calls: numeric vectors or NULL in, list(loss, gradient or NULL) out, or the message of an error as text.
 
     An exception must not leave it: rpy2 would hand NULL to R in its place, and a bad pointer for an interrupt.
@@ -51,14 +65,37 @@ def _answer(input, target, weight, pos_weight, reduction, gradient):
         null = rinterface.RTYPES.NILSXP
         arrays = input, target, weight, pos_weight
         operands = [None if a.typeof == null else np.asarray(a) for a in arrays]
-        evaluate = core.loss_and_grad if gradient[0] else core.loss
-        results = evaluate(*operands, reduction[0])
-        results = results if gradient[0] else (results, None)
+        compute = _in_core if _device is None else _on_device
+        results = compute(operands, reduction[0], gradient[0], label_smoothing[0])
         return rinterface.ListSexpVector([_flat(rinterface, result) for result in results])
     except (TypeError, ValueError) as error:
         return rinterface.StrSexpVector([_in_terms_of_r(str(error))])
     except BaseException as error:
         return rinterface.StrSexpVector([f"{type(error).__name__}: {error}"])
+
+
+def _in_core(operands, reduction, gradient, label_smoothing):
+    if gradient:
+        return core.loss_and_grad(*operands, reduction, label_smoothing=label_smoothing)
+    return core.loss(*operands, reduction, label_smoothing=label_smoothing), None
+
+
+def _on_device(operands, reduction, gradient, label_smoothing):
+    import torch
+
+    from bce_bridge.functional import binary_cross_entropy_with_logits
+
+    core.checked_operands(*operands, reduction)
+    dtype = torch.float32 if _device.type == "mps" else torch.float64
+    logits, targets, weight, pos_weight = (
+        None if array is None else torch.tensor(array, dtype=dtype, device=_device) for array in operands
+    )
+    logits.requires_grad_(gradient)
+    loss = binary_cross_entropy_with_logits(
+        logits, targets, weight, reduction=reduction, pos_weight=pos_weight, label_smoothing=label_smoothing
+    )
+    results = (loss.detach(), *torch.autograd.grad(loss.sum(), logits)) if gradient else (loss, None)
+    return [None if tensor is None else tensor.cpu().numpy() for tensor in results]
 
 
 def _flat(rinterface, result):

@@ -47,10 +47,14 @@ broadcast <- function(x, shape) {
   do.call(`[`, c(list(array(x, own)), index, drop = FALSE))
 }
 
-`r-torch` <- function(reduction, logits, targets, weight, pos_weight, ...) {
+`r-tensors` <- function(...) on_tensors(bcebridge::nn_bce_with_logits_loss, ...)
+
+`r-torch` <- function(...) on_tensors(torch::nn_bce_with_logits_loss, ...)
+
+on_tensors <- function(constructor, reduction, logits, targets, weight, pos_weight, ...) {
   tensors <- Map(torch_tensor, list(logits, targets, weight, pos_weight), list(...))
   input <- tensors[[1]]$requires_grad_(TRUE)
-  loss <- torch::nn_bce_with_logits_loss(tensors[[3]], reduction, tensors[[4]])(input, tensors[[2]])
+  loss <- constructor(tensors[[3]], reduction, tensors[[4]])(input, tensors[[2]])
   loss$backward(torch::torch_ones_like(loss))
   list(as.double(torch::as_array(loss)), as.double(torch::as_array(input$grad)))
 }
@@ -61,16 +65,14 @@ torch_tensor <- function(x, dtype) {
 }
 
 version <- function(implementation) {
-  package <- switch(implementation, "r-package" = "bcebridge", "r-torch" = "torch")
-  if (identical(package, "bcebridge")) {
-    need(package, "make setup, or R CMD INSTALL r_compat")
-  } else if (identical(package, "torch")) {
-    need(package, 'install.packages("torch") in R')
-    if (!torch::torch_is_installed()) unavailable("R torch has no libtorch: torch::install_torch() in R")
+  packages <- switch(implementation, "r-package" = "bcebridge", "r-tensors" = c("bcebridge", "torch"), "r-torch" = "torch")
+  how <- c(bcebridge = "make setup, or R CMD INSTALL r_compat", torch = 'install.packages("torch") in R')
+  for (package in packages) need(package, how[[package]])
+  if ("torch" %in% packages && !torch::torch_is_installed()) {
+    unavailable("R torch has no libtorch: torch::install_torch() in R")
   }
-  versions <- paste("R", getRversion())
-  if (!is.null(package)) versions <- paste0(package, " ", utils::packageVersion(package), ", ", versions)
-  list(versions)
+  versions <- vapply(packages, function(package) paste(package, utils::packageVersion(package)), "")
+  list(paste(c(versions, paste("R", getRversion())), collapse = ", "))
 }
 
 need <- function(package, how) {

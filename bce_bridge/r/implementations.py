@@ -7,7 +7,8 @@ import numpy as np
 from bce_bridge import core
 from bce_bridge.r import process, session
 
-IMPLEMENTATIONS = ("r-package", "r-nmath", "r-torch")
+IMPLEMENTATIONS = ("r-package", "r-nmath", "r-tensors", "r-torch")
+_ON_TENSORS = ("r-tensors", "r-torch")
 
 
 def _check_implementation(implementation):
@@ -20,7 +21,7 @@ def _call(implementation):
 
     R torch has one of its own: its libtorch and Python torch's are libraries of one name, of which a process holds one.
     """
-    return process.call if implementation == "r-torch" else session.call
+    return process.call if implementation in _ON_TENSORS else session.call
 
 
 @functools.lru_cache
@@ -40,24 +41,28 @@ def evaluate(implementation, logits, targets, weight=None, pos_weight=None, redu
     implementation
         "r-package"  bcebridge::bce_with_logits(gradient = TRUE): the core, through R
         "r-nmath"    base R alone: plogis(), which has log sigma to full accuracy, and R's sum()
-        "r-torch"    torch::nn_bce_with_logits_loss() and $backward(), in an R process of its own
+        "r-torch"    torch::nn_bce_with_logits_loss() and $backward() on R torch's tensors, in an R process of its own
+        "r-tensors"  the same of bcebridge: the core on R torch's tensors
     logits, targets, weight, pos_weight, reduction
-        as in bce_bridge.core: real arrays of any shape, strides and memory order
+        as in bce_bridge.core: real arrays of any shape, strides and memory order; pandas objects are taken as such arrays, and
+        R's own vectors, matrices and arrays (of rpy2) too
 
     The gradient has the logits' shape, and the loss too under "none", else it is a scalar; under "mean" and "sum" the gradient
-    is that of the scalar. Both are float64 from "r-package" and "r-nmath", into which every operand is converted. R torch
-    computes on float32 or float64 tensors and answers in their dtypes: each operand keeps its own, whatever is neither takes
-    the logits', and the loss has that of the targets.
+    is that of the scalar. Both are float64 from "r-package" and "r-nmath", into which every operand is converted. Tensors are
+    of float32 or float64, and so are the answers: each operand keeps its own dtype, whatever is neither takes the logits', and
+    the loss has that of the targets.
 
-    Raises what bce_bridge.core raises for operands that do not fit, TypeError for logits of 16 bits with "r-torch", ValueError
-    for an unknown implementation, NotAvailable as version() does, and RError for an error in R.
+    Raises what bce_bridge.core raises for operands that do not fit, TypeError for logits of 16 bits with tensors, ValueError
+    for an unknown implementation, NotAvailable as version() does, and RError for an error in R, and for an object of R that
+    is not plain numbers or holds NA.
     """
     _check_implementation(implementation)
-    operands = core.checked_operands(logits, targets, weight, pos_weight, reduction)
+    given = {"logits": logits, "targets": targets, "weight": weight, "pos_weight": pos_weight}
+    operands = core.checked_operands(*(session.without_r(value, name) for name, value in given.items()), reduction)
     x, y = operands[:2]
-    if implementation == "r-torch":
+    if implementation in _ON_TENSORS:
         if x.dtype not in (np.float32, np.float64):
-            raise TypeError(f"logits has dtype {x.dtype}, wants float32 or float64 for 'r-torch'")
+            raise TypeError(f"logits has dtype {x.dtype}, wants float32 or float64 for {implementation!r}")
         dtypes = [a if a is None else a.dtype if a.dtype in (np.float32, np.float64) else x.dtype for a in operands]
         loss_dtype, gradient_dtype = dtypes[1], x.dtype
         operands = [*operands, *(a if a is None else a.name for a in dtypes)]

@@ -21,4 +21,9 @@ run <- function(source) {
   c(list(names(value)), lapply(value, as.double))
 }
 
+# The numbers of an R object and its shape, for Python's evaluate(), which calls it by that name.
+numbers <- function(x, name) {
+  list(as.double(as_doubles(x, name, NULL)), as.double(if (is.null(dim(x))) length(x) else dim(x)))
+}
+
 use_library <- function(path) .libPaths(c(path, .libPaths()))

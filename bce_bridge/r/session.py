@@ -97,12 +97,15 @@ def _start(rinterface):
 
 
 def to_r(rinterface, value):
-    """None, text or a real array of any shape and strides as an R object: doubles, with dim from two dimensions up.
+    """None, text or a real array of any shape and strides as an R object: doubles, with dim from two dimensions up; an R object
+    as it is.
 
     A NaN stays one: with R's payload for NA it gets the usual one, since NumPy knows no NA.
     """
     if value is None:
         return rinterface.NULL
+    if isinstance(value, rinterface.sexp.Sexp):
+        return value
     if isinstance(value, str):
         return rinterface.StrSexpVector([value])
     nan = np.isnan(value)
@@ -122,11 +125,23 @@ def _from_r(rinterface, vector):
     return np.array(vector, np.float64).ravel(order="F")
 
 
+def without_r(value, name):
+    """value, or where it is an R object the NumPy array of its numbers, whose memory is its own.
+
+    Raises RError, which calls it by that name, for an object of a class (a factor's numbers are the codes of its levels), for
+    what is not numbers, and for NA, which NumPy would take for a number.
+    """
+    if not hasattr(value, "__sexp__"):
+        return value
+    numbers, shape = call("numbers", value, name)
+    return numbers.reshape(shape.astype(int), order="F")
+
+
 def call(name, *arguments):
     """Call the R function of that name in this package's .R files.
 
-    Arguments are None, text or arrays (see to_r); the answers, one for each element of the list that it returns, are lists of
-    str or flat float64 arrays in R's element order. Raises RError, and NotAvailable where the R function signals it.
+    Arguments are None, text, arrays or R objects (see to_r); the answers, one for each element of the list that it returns, are
+    lists of str or flat float64 arrays in R's element order. Raises RError, and NotAvailable where the R function signals it.
     """
     rinterface, lock, functions = start()
     with lock:

@@ -8,9 +8,9 @@
 #' @return An accumulator `a`, of class `bce_accumulator`. Assigned to a second name it is still the same accumulator, as
 #'   an environment is; `bce_accumulator(as.raw(a))` is a copy.
 #'   \describe{
-#'     \item{`a$update(input, target, weight = NULL, pos_weight = NULL)`}{adds the element losses, in one pass and
-#'       without storing them, and returns `a` invisibly. The arguments are those of [bce_with_logits()]. On an error
-#'       nothing has been added.}
+#'     \item{`a$update(input, target, weight = NULL, pos_weight = NULL, label_smoothing = 0)`}{adds the element losses, in
+#'       one pass and without storing them, and returns `a` invisibly. The arguments are those of [bce_with_logits()]. On
+#'       an error, and when interrupted, nothing has been added.}
 #'     \item{`a$merge(other)`}{adds what another accumulator holds, and returns `a` invisibly.}
 #'     \item{`a$sum()`}{the exact sum of the losses, correctly rounded; 0 if there are none.}
 #'     \item{`a$mean()`}{that exact sum divided by the number of elements, rounded once; `NaN` if there are none.}
@@ -70,10 +70,11 @@ add_state <- function(accumulator, state, call) {
 
 accumulator_methods <- list(
   update = function(x) {
-    function(input, target, weight = NULL, pos_weight = NULL) {
+    function(input, target, weight = NULL, pos_weight = NULL, label_smoothing = 0) {
       call <- sys.call()
-      operands <- check_operands(input, target, weight, pos_weight, call)
-      part <- .Call(C_accumulator_part, operands[[1]], operands[[2]], operands[[3]], operands[[4]])
+      label_smoothing <- check_label_smoothing(label_smoothing, call)
+      o <- check_operands(input, target, weight, pos_weight, call)
+      part <- .Call(C_accumulator_part, o$input, o$target, o$weight, o$pos_weight, label_smoothing)
       add_state(x, answer(part, call), call)
     }
   },

@@ -8,11 +8,18 @@
 #' @param gradient `TRUE` to attach the gradient: a double vector with the dim, and the dimnames or names, of `input`.
 #'   It is that of the reduced loss: under `"mean"` it is divided by the number of elements, under `"none"` each element
 #'   is the derivative of its own loss.
+#' @param na.action What to do about `NA`, as a function or its name: [stats::na.fail()] refuses it; with
+#'   [stats::na.pass()] the loss and the gradient of an element that meets an `NA` in any operand are `NA`, and so is
+#'   the mean or sum over such elements. `NaN` is computed through either way.
+#' @param label_smoothing \eqn{e}, a number in \eqn{[0, 1]}: each target \eqn{y} becomes \eqn{y (1 - e) + e / 2}.
 #' @inherit nnf_binary_cross_entropy_with_logits return
 #' @inheritSection bcebridge-package Accuracy
 #' @inheritSection bcebridge-package Limits
 #' @inheritSection bcebridge-package Shapes
 #' @inheritSection bcebridge-package Types
+#' @inheritSection bcebridge-package Interrupts
+#' @seealso [bce_curvature()] for the second derivative.
+#' @importFrom stats na.fail
 #' @export
 #' @examples
 #' bce_with_logits(c(a = 0.5, b = -40), c(0, 0), reduction = "none", gradient = TRUE)
@@ -22,18 +29,23 @@
 #' labels <- matrix(c(TRUE, FALSE, TRUE, FALSE, TRUE, TRUE), 3)
 #' bce_with_logits(logits, labels, pos_weight = c(1, 4), reduction = "none")
 #'
+#' # the logit that costs least, at each target
+#' nlm(bce_with_logits, c(0, 0), target = c(0.2, 0.9), gradient = TRUE)$estimate
+#' qlogis(c(0.2, 0.9))
+#'
 #' # logistic regression: the gradient with respect to the coefficients is by the chain rule
 #' x <- model.matrix(~ spontaneous + induced, infert)
-#' objective <- function(beta) {
-#'   loss <- bce_with_logits(drop(x %*% beta), infert$case, gradient = TRUE)
-#'   structure(c(loss), gradient = drop(attr(loss, "gradient") %*% x))
-#' }
-#' fit <- nlm(objective, c(0, 0, 0), gradtol = 1e-10)
-#' rbind(nlm = fit$estimate, glm = coef(glm(case ~ spontaneous + induced, binomial, infert)))
-bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE) {
+#' loss <- function(beta) bce_with_logits(drop(x %*% beta), infert$case, gradient = TRUE)
+#' gradient <- function(beta) drop(attr(loss(beta), "gradient") %*% x)
+#' fit <- optim(c(0, 0, 0), loss, gradient, method = "L-BFGS-B", control = list(factr = 0))
+#' rbind(optim = fit$par, glm = coef(glm(case ~ spontaneous + induced, binomial, infert)))
+#'
+#' bce_with_logits(c(1, NA), c(1, 0), reduction = "none", na.action = na.pass)
+bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE,
+                            na.action = na.fail, label_smoothing = 0) {
   call <- sys.call()
   if (!isTRUE(gradient) && !isFALSE(gradient)) {
     abort(call, "gradient is ", deparse(gradient, nlines = 1), ", wants TRUE or FALSE")
   }
-  evaluate(input, target, weight, pos_weight, reduction, gradient, call)
+  evaluate(input, target, weight, pos_weight, reduction, gradient, na.action, label_smoothing, call)
 }

@@ -8,7 +8,7 @@
 #'   dl/dx = w [(1 - y) plogis(x) - p y plogis(-x)],}
 #' which is the negative log-likelihood of a Bernoulli observation \eqn{y} with log-odds \eqn{x}: half of the deviance
 #' of [stats::binomial()] when \eqn{y} is 0 or 1 and \eqn{p = 1}. The names, arguments and defaults are those of R
-#' torch's `nn_bce_with_logits_loss()`; `torch` itself is not needed.
+#' torch's `nn_bce_with_logits_loss()`; `torch` itself is not needed. `vignette("bcebridge")` shows the same numbers in Python.
 #'
 #' @section Accuracy:
 #' Without weights, losses and gradients are within 2 units in the last place for targets 0 and 1, at any finite logit;
@@ -17,8 +17,8 @@
 #'
 #' @section Limits:
 #' A coefficient that is zero silences its term, even at an infinite logit: `(Inf, 1)`, `(-Inf, 0)` and `weight = 0`
-#' give 0; `(Inf, 0)` and `(-Inf, 1)` give `Inf`. `NaN` in any operand gives `NaN`, `NA` is refused. Of nothing the sum
-#' is 0 and the mean `NaN`.
+#' give 0; `(Inf, 0)` and `(-Inf, 1)` give `Inf`. `NaN` in any operand gives `NaN`; `NA` is refused, unless
+#' `na.action = na.pass` is given where there is that argument. Of nothing the sum is 0 and the mean `NaN`.
 #'
 #' @section Shapes:
 #' The shape of an R object is its [dim()]; a vector without one has the shape `(length)`. `target` has the shape of
@@ -30,6 +30,9 @@
 #' Everything is computed in double precision (torch turns plain R numbers into float32 tensors). `input` is double or
 #' integer; `target`, `weight` and `pos_weight` may be logical as well. Whatever else is refused by a condition of class
 #' `bce_bridge_error`, whose message names the argument, what it got and what it wants.
+#'
+#' @section Interrupts:
+#' A long call can be interrupted as R code can, by Ctrl-C or Esc. An accumulator is then as it was before.
 #'
 #' @keywords internal
 #' @useDynLib bcebridge, .registration = TRUE, .fixes = "C_"

@@ -1,21 +1,50 @@
-# The one way from the exported functions to the C core.
-evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FALSE, call) {
+# The one way from the exported functions to the C core. With curvature = TRUE it is that alone, in the shape of input.
+evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FALSE, na.action = na.fail,
+                     label_smoothing = 0, call, curvature = FALSE) {
   reduction <- match_reduction(reduction, call)
-  operands <- check_operands(input, target, weight, pos_weight, call)
-  answer(.Call(C_evaluate, operands[[1]], operands[[2]], operands[[3]], operands[[4]], reduction, gradient), call)
+  pass_na <- match_na_action(na.action, call)
+  label_smoothing <- check_label_smoothing(label_smoothing, call)
+  if (!curvature && (is_tensor(input) || is_tensor(target))) {
+    return(evaluate_tensors(list(input, target, weight, pos_weight), reduction, gradient, label_smoothing, call))
+  }
+  # An NA among doubles makes the result NaN: they need not be looked through before.
+  doubles <- all(vapply(list(input, target, weight, pos_weight), function(x) is.null(x) || is.double(x), NA))
+  o <- check_operands(input, target, weight, pos_weight, call, pass_na || doubles)
+  result <- answer(
+    if (curvature) {
+      .Call(C_curvature, o$input, o$target, o$weight, o$pos_weight, label_smoothing, reduction)
+    } else {
+      .Call(C_loss, o$input, o$target, o$weight, o$pos_weight, label_smoothing, reduction, gradient)
+    },
+    call
+  )
+  if (doubles && !anyNA(result)) return(result)
+  if (!pass_na) {
+    for (name in names(o)) check_na(o[[name]], name, call)
+  } else if (any(vapply(o, anyNA, NA))) {
+    result <- mark_na(result, where_na(o))
+  }
+  result
 }
 
 # The operands as the core takes them.
-check_operands <- function(input, target, weight, pos_weight, call) {
-  check_operand(input, "input", call)
+check_operands <- function(input, target, weight, pos_weight, call, pass_na = FALSE) {
+  check_operand(input, "input", call, pass_na)
   if (is.logical(input)) {
     abort(call, "input is of type logical, wants numeric logits: are input and target the wrong way round?")
   }
   storage.mode(input) <- "double"
-  check_operand(target, "target", call)
-  if (!is.null(weight)) check_operand(weight, "weight", call)
-  if (!is.null(pos_weight)) check_operand(pos_weight, "pos_weight", call)
-  list(input, target, weight, pos_weight)
+  check_operand(target, "target", call, pass_na)
+  if (!is.null(weight)) check_operand(weight, "weight", call, pass_na)
+  if (!is.null(pos_weight)) check_operand(pos_weight, "pos_weight", call, pass_na)
+  list(input = input, target = target, weight = weight, pos_weight = pos_weight)
+}
+
+check_label_smoothing <- function(label_smoothing, call) {
+  if (!is.numeric(label_smoothing) || length(label_smoothing) != 1 || !isTRUE(label_smoothing >= 0 && label_smoothing <= 1)) {
+    abort(call, "label_smoothing is ", deparse(label_smoothing, nlines = 1), ", wants a number in [0, 1]")
+  }
+  label_smoothing
 }
 
 # What C returns, unless that is the message of an error.

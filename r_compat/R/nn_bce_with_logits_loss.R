@@ -11,7 +11,7 @@
 #' @inheritSection bcebridge-package Shapes
 #' @inheritSection bcebridge-package Types
 #' @references <https://torch.mlverse.org/docs/reference/nn_bce_with_logits_loss>
-#' @seealso [bce_with_logits()] for the gradient.
+#' @seealso [bce_with_logits()] for the gradient; [bcebridge-torch] for the module it is once torch is loaded.
 #' @export
 #' @examples
 #' loss <- nn_bce_with_logits_loss(pos_weight = 3)
@@ -20,6 +20,7 @@
 #' loss(c(1, -2), c(1, 0))
 #' loss
 nn_bce_with_logits_loss <- function(weight = NULL, reduction = "mean", pos_weight = NULL) {
+  if (torch_is_loaded()) return(torch_module()(weight, reduction, pos_weight))
   force(weight)
   force(reduction)
   force(pos_weight)

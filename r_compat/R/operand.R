@@ -1,7 +1,7 @@
 # What a value of each class or type becomes numbers by.
 fixes <- c(
   factor = 'compare it with the positive level, as in x == "yes"',
-  data.frame = "use as.matrix()",
+  data.frame = "use as.matrix(), or [[ for one column",
   integer64 = "use as.numeric() with bit64 attached",
   torch_tensor = "use torch::as_array()",
   character = "use as.numeric()",
@@ -10,24 +10,16 @@ fixes <- c(
   raw = "use as.integer()"
 )
 
-# x, if it is numbers and none of them is NA. An object is refused whatever its type, since its class may give the
-# numbers another meaning: integer64 holds integers in the bits of doubles, a factor the positions of its levels.
-check_operand <- function(x, name, call) {
+# x, if it is numbers and, unless NA may pass, none of them is NA. An object is refused whatever its type, since its class
+# may give the numbers another meaning: integer64 holds integers in the bits of doubles, a factor the positions of its levels.
+check_operand <- function(x, name, call, pass_na) {
   kinds <- if (is.object(x)) class(x) else typeof(x)
   if (is.object(x) || !kinds %in% c("double", "integer", "logical")) {
     got <- if (is.object(x)) paste("of class", kinds[[1]]) else if (is.null(x)) "NULL" else paste("of type", kinds)
     fix <- c(fixes[kinds[kinds %in% names(fixes)]], if (is.object(x)) "use as.numeric() if its numbers are meant")
     abort(call, name, " is ", got, ", wants a numeric vector, matrix or array", if (length(fix)) paste0(": ", fix[[1]]))
   }
-  if (anyNA(x)) check_na(x, name, call)
+  if (!pass_na && anyNA(x)) check_na(x, name, call)
   x
 }
 
-# NaN is a result of arithmetic and is computed through; NA is a value that is not there.
-check_na <- function(x, name, call) {
-  first <- which(is.na(x) & !is.nan(x))[1]
-  if (!is.na(first)) {
-    at <- paste(if (is.null(dim(x))) first else arrayInd(first, dim(x)), collapse = ", ")
-    abort(call, name, " is NA at [", at, "], wants numbers: leave such elements out")
-  }
-}

@@ -3,8 +3,15 @@
 #define R_NO_REMAP
 #define STRICT_R_HEADERS
 
+#include <setjmp.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 #include <R.h>
 #include <Rinternals.h>
@@ -53,10 +60,26 @@ static bce_array array_of(SEXP x)
     return array;
 }
 
+/* New memory costs about as much as the loss: the system clears each page at its first use. In large pages, where it has them,
+   that is cheaper. */
+static void prefer_large_pages(SEXP doubles)
+{
+#ifdef MADV_HUGEPAGE
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), mask = ~(page - 1);
+    uintptr_t start = ((uintptr_t)REAL(doubles) + page - 1) & mask;
+    uintptr_t end = (uintptr_t)(REAL(doubles) + XLENGTH(doubles)) & mask;
+    if (end > start && end - start >= (uintptr_t)1 << 22)
+        madvise((void *)start, end - start, MADV_HUGEPAGE);
+#else
+    (void)doubles;
+#endif
+}
+
 /* A double vector with the dim, and the dimnames or names, of x. */
 static SEXP alloc_like(SEXP x)
 {
     SEXP result = PROTECT(Rf_allocVector(REALSXP, XLENGTH(x)));
+    prefer_large_pages(result);
     SEXP dim = Rf_getAttrib(x, R_DimSymbol);
     if (dim == R_NilValue) {
         Rf_setAttrib(result, R_NamesSymbol, Rf_getAttrib(x, R_NamesSymbol));
@@ -80,12 +103,13 @@ typedef struct {
     bce_array weight, pos_weight;
 } operands;
 
-static const bce_arguments *describe(operands *o, SEXP input, SEXP target, SEXP weight, SEXP pos_weight,
-                                     bce_reduction reduction)
+static bce_arguments *describe(operands *o, SEXP input, SEXP target, SEXP weight, SEXP pos_weight, SEXP label_smoothing,
+                               bce_reduction reduction)
 {
     memset(o, 0, sizeof *o);
     o->arguments.logits = array_of(input);
     o->arguments.targets = array_of(target);
+    o->arguments.label_smoothing = Rf_asReal(label_smoothing);
     o->arguments.reduction = reduction;
     if (weight != R_NilValue) {
         o->weight = array_of(weight);
@@ -98,14 +122,57 @@ static const bce_arguments *describe(operands *o, SEXP input, SEXP target, SEXP 
     return &o->arguments;
 }
 
-/* The loss, with the gradient as an attribute where it is wanted; or the core's message, a string, where it refuses. */
-static SEXP evaluate(SEXP input, SEXP target, SEXP weight, SEXP pos_weight, SEXP reduction, SEXP gradient)
+/* R leaves a call by longjmp, for an interrupt as for an error. That must not pass over the core, whose threads are running:
+   R_UnwindProtect holds the jump in the token until the core has returned. */
+typedef struct {
+    SEXP token;
+    jmp_buf here;
+} unwinding;
+
+static SEXP check_interrupt(void *unused)
+{
+    (void)unused;
+    R_CheckUserInterrupt();
+    return R_NilValue;
+}
+
+static void back_to_the_core(void *here, Rboolean jump)
+{
+    if (jump)
+        longjmp(*(jmp_buf *)here, 1);
+}
+
+static int interrupted(void *argument)
+{
+    unwinding *u = argument;
+    if (setjmp(u->here))
+        return 1;
+    R_UnwindProtect(check_interrupt, NULL, back_to_the_core, &u->here, u->token);
+    return 0;
+}
+
+/* bce_evaluate, that the user can interrupt. */
+static bce_status compute(bce_arguments *arguments, const bce_results *results, char *message)
+{
+    unwinding u = {.token = PROTECT(R_MakeUnwindCont())};
+    arguments->interrupted = interrupted;
+    arguments->interrupted_argument = &u;
+    bce_status status = bce_evaluate(arguments, results, message);
+    if (status == BCE_INTERRUPTED)
+        R_ContinueUnwind(u.token);
+    UNPROTECT(1);
+    return status;
+}
+
+/* The loss, with the gradient as an attribute where that is wanted; or the core's message, a string, where it refuses. */
+static SEXP loss(SEXP input, SEXP target, SEXP weight, SEXP pos_weight, SEXP label_smoothing, SEXP reduction, SEXP gradient)
 {
     operands o;
-    const bce_arguments *arguments = describe(&o, input, target, weight, pos_weight, reduction_of(reduction));
+    bce_arguments *arguments =
+        describe(&o, input, target, weight, pos_weight, label_smoothing, reduction_of(reduction));
     bce_array loss_array, gradient_array;
-    SEXP loss = PROTECT(arguments->reduction == BCE_NONE ? alloc_like(input) : Rf_allocVector(REALSXP, 1));
-    loss_array = array_of(loss);
+    SEXP result = PROTECT(arguments->reduction == BCE_NONE ? alloc_like(input) : Rf_allocVector(REALSXP, 1));
+    loss_array = array_of(result);
     if (arguments->reduction != BCE_NONE)
         loss_array.ndim = 0;
     bce_results results = {.loss = &loss_array};
@@ -116,11 +183,26 @@ static SEXP evaluate(SEXP input, SEXP target, SEXP weight, SEXP pos_weight, SEXP
     }
 
     char message[BCE_MESSAGE_SIZE];
-    bce_status status = bce_evaluate(arguments, &results, message);
+    bce_status status = compute(arguments, &results, message);
     if (status == BCE_OK && derivative != R_NilValue)
-        Rf_setAttrib(loss, Rf_install("gradient"), derivative);
+        Rf_setAttrib(result, Rf_install("gradient"), derivative);
     UNPROTECT(2);
-    return status == BCE_OK ? loss : Rf_mkString(message);
+    return status == BCE_OK ? result : Rf_mkString(message);
+}
+
+/* The second derivative of the loss, in input's shape; or the core's message. */
+static SEXP curvature(SEXP input, SEXP target, SEXP weight, SEXP pos_weight, SEXP label_smoothing, SEXP reduction)
+{
+    operands o;
+    bce_arguments *arguments =
+        describe(&o, input, target, weight, pos_weight, label_smoothing, reduction_of(reduction));
+    SEXP result = PROTECT(alloc_like(input));
+    bce_array array = array_of(result);
+    bce_results results = {.curvature = &array};
+    char message[BCE_MESSAGE_SIZE];
+    bce_status status = compute(arguments, &results, message);
+    UNPROTECT(1);
+    return status == BCE_OK ? result : Rf_mkString(message);
 }
 
 /* An accumulator's state: the fields of its partial sum in order, each as the 8 bytes of an int64, the lowest first. */
@@ -201,14 +283,15 @@ static SEXP accumulator_merge(SEXP state, SEXP other)
 }
 
 /* The state of the element losses alone; or the core's message, a string, where it refuses. */
-static SEXP accumulator_part(SEXP input, SEXP target, SEXP weight, SEXP pos_weight)
+static SEXP accumulator_part(SEXP input, SEXP target, SEXP weight, SEXP pos_weight, SEXP label_smoothing)
 {
     operands o;
     bce_partial partial;
     memset(&partial, 0, sizeof partial);
     bce_results results = {.partial = &partial};
     char message[BCE_MESSAGE_SIZE];
-    bce_status status = bce_evaluate(describe(&o, input, target, weight, pos_weight, BCE_SUM), &results, message);
+    bce_status status =
+        compute(describe(&o, input, target, weight, pos_weight, label_smoothing, BCE_SUM), &results, message);
     return status == BCE_OK ? state_of(&partial) : Rf_mkString(message);
 }
 
@@ -239,15 +322,92 @@ static SEXP max_threads(void)
     return Rf_ScalarInteger(BCE_MAX_THREADS);
 }
 
+/* list(the core's version, the instruction set in use); or the core's message, a string. */
+static SEXP build_info(void)
+{
+    const char *isa;
+    char message[BCE_MESSAGE_SIZE];
+    if (bce_get_isa(&isa, message) != BCE_OK)
+        return Rf_mkString(message);
+    SEXP info = PROTECT(Rf_allocVector(VECSXP, 2));
+    SET_VECTOR_ELT(info, 0, Rf_mkString(BCE_VERSION));
+    SET_VECTOR_ELT(info, 1, Rf_mkString(isa));
+    UNPROTECT(1);
+    return info;
+}
+
+/* R torch's tensors, each as list(tensor, address, dtype, shape, strides) in R: what is in that list stays alive while the core
+   runs. The address is text, as R torch gives it; strides are in elements. */
+static bce_array tensor_of(SEXP described)
+{
+    static const struct {
+        const char *name;
+        bce_dtype dtype;
+        int64_t size;
+    } dtypes[] = {{"Float", BCE_FLOAT32, 4}, {"Double", BCE_FLOAT64, 8},    {"Half", BCE_FLOAT16, 2}, {"Long", BCE_INT64, 8},
+                  {"Int", BCE_INT32, 4},     {"BFloat16", BCE_BFLOAT16, 2}, {"Short", BCE_INT16, 2},  {"Char", BCE_INT8, 1},
+                  {"Byte", BCE_UINT8, 1},    {"Bool", BCE_BOOL, 1}};
+    const char *name = CHAR(Rf_asChar(VECTOR_ELT(described, 2)));
+    size_t which = 0;
+    while (which < sizeof dtypes / sizeof *dtypes && strcmp(dtypes[which].name, name) != 0)
+        which++;
+    if (which == sizeof dtypes / sizeof *dtypes)
+        Rf_error("a tensor is of dtype %s", name);
+    SEXP sizes = VECTOR_ELT(described, 3), steps = VECTOR_ELT(described, 4);
+    bce_array array = {.data = (void *)(uintptr_t)strtoull(CHAR(Rf_asChar(VECTOR_ELT(described, 1))), NULL, 16),
+                       .dtype = dtypes[which].dtype,
+                       .ndim = LENGTH(sizes)};
+    int64_t *shape = (int64_t *)R_alloc((size_t)array.ndim, sizeof(int64_t));
+    int64_t *strides = (int64_t *)R_alloc((size_t)array.ndim, sizeof(int64_t));
+    for (int d = 0; d < array.ndim; d++) {
+        shape[d] = (int64_t)REAL(sizes)[d];
+        strides[d] = (int64_t)REAL(steps)[d] * dtypes[which].size;
+    }
+    array.shape = shape;
+    array.strides = strides;
+    return array;
+}
+
+/* Compute into the tensors of results, which is list(loss, gradient, d_targets, d_weight, d_pos_weight), NULL for what is not
+   wanted, from those of operands, list(input, target, weight, pos_weight). Returns NULL, or the core's message. */
+static SEXP tensors(SEXP operands, SEXP label_smoothing, SEXP reduction, SEXP results)
+{
+    bce_array arrays[9];
+    const bce_array *given[9] = {NULL};
+    for (int i = 0; i < 9; i++) {
+        SEXP described = i < 4 ? VECTOR_ELT(operands, i) : VECTOR_ELT(results, i - 4);
+        if (described != R_NilValue) {
+            arrays[i] = tensor_of(described);
+            given[i] = &arrays[i];
+        }
+    }
+    bce_arguments arguments = {.logits = arrays[0],
+                               .targets = arrays[1],
+                               .weight = given[2],
+                               .pos_weight = given[3],
+                               .label_smoothing = Rf_asReal(label_smoothing),
+                               .reduction = reduction_of(reduction)};
+    bce_results wanted = {.loss = given[4],
+                          .gradient = given[5],
+                          .d_targets = given[6],
+                          .d_weight = given[7],
+                          .d_pos_weight = given[8]};
+    char message[BCE_MESSAGE_SIZE];
+    return compute(&arguments, &wanted, message) == BCE_OK ? R_NilValue : Rf_mkString(message);
+}
+
 static const R_CallMethodDef call_methods[] = {
-    {"evaluate", (DL_FUNC)&evaluate, 6},
+    {"loss", (DL_FUNC)&loss, 7},
+    {"curvature", (DL_FUNC)&curvature, 6},
+    {"tensors", (DL_FUNC)&tensors, 4},
     {"accumulator_is_state", (DL_FUNC)&accumulator_is_state, 1},
     {"accumulator_merge", (DL_FUNC)&accumulator_merge, 2},
-    {"accumulator_part", (DL_FUNC)&accumulator_part, 4},
+    {"accumulator_part", (DL_FUNC)&accumulator_part, 5},
     {"accumulator_round", (DL_FUNC)&accumulator_round, 2},
     {"accumulator_count", (DL_FUNC)&accumulator_count, 1},
     {"num_threads", (DL_FUNC)&num_threads, 1},
     {"max_threads", (DL_FUNC)&max_threads, 0},
+    {"build_info", (DL_FUNC)&build_info, 0},
     {NULL, NULL, 0},
 };
 

@@ -19,3 +19,13 @@ gradient_of <- function(loss) attr(loss, "gradient")
 refusal <- function(expression) {
   conditionMessage(expect_error(expression, class = "bce_bridge_error"))
 }
+
+# What an R of its own prints, with those environment variables; its exit status, unless 0, is the attribute "status".
+in_new_r <- function(code, ..., stderr = "") {
+  file <- tempfile(fileext = ".R")
+  on.exit(unlink(file))
+  writeLines(c("library(bcebridge)", code), file)
+  variables <- c(paste0("R_LIBS=", paste(.libPaths(), collapse = .Platform$path.sep)), ...)
+  rscript <- file.path(R.home("bin"), "Rscript")
+  suppressWarnings(system2(rscript, shQuote(file), stdout = TRUE, stderr = stderr, env = variables))
+}

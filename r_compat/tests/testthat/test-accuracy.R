@@ -52,22 +52,6 @@ test_that("the sum is half of the binomial deviance", {
   )
 })
 
-test_that("a logistic regression fitted with the gradient is glm's", {
-  x <- model.matrix(~ spontaneous + induced, infert)
-  objective <- function(beta) {
-    loss <- bce_with_logits(drop(x %*% beta), infert$case, gradient = TRUE)
-    structure(c(loss), gradient = drop(attr(loss, "gradient") %*% x))
-  }
-  fit <- nlm(objective, numeric(3), gradtol = 1e-12, steptol = 1e-12)
-  reference <- glm(case ~ spontaneous + induced, binomial, infert, epsilon = 1e-14)
-  expect_equal(fit$estimate, unname(coef(reference)), tolerance = 1e-6)
-  expect_equal(
-    bce_with_logits(predict(reference), infert$case, reduction = "sum"),
-    deviance(reference) / 2,
-    tolerance = 1e-14
-  )
-})
-
 test_that("a sum is exact before it is rounded: what cancels leaves nothing behind, in any order", {
   x <- c(1e300, 0.5, 1e300)
   expect_identical(bce_with_logits(x, c(0, 0, 0), c(1, 1, -1), reduction = "sum"), bce_with_logits(0.5, 0))
@@ -78,6 +62,36 @@ test_that("a sum is exact before it is rounded: what cancels leaves nothing behi
       bce_with_logits(logits[shuffled], weights$y[shuffled], reduction = reduction)
     )
   }
+})
+
+test_that("label smoothing is that of the targets, in the loss, its derivatives and its exact sum", {
+  # of few enough bits that smoothing rounds nothing, here or there
+  y <- floor(weights$y * 2^20) / 2^20
+  for (e in c(0, 0.125, 1)) {
+    smooth <- y * (1 - e) + e / 2
+    loss <- elementwise(logits, y, weights$w, weights$p, label_smoothing = e)
+    expect_lte(ulp_error(c(loss), nmath_loss(logits, smooth, weights$w, weights$p)), 5)
+    size <- weights$w * ((1 - smooth) * plogis(logits) + weights$p * smooth * plogis(-logits))
+    expect_lte(ulp_error(gradient_of(loss), nmath_gradient(logits, smooth, weights$w, weights$p), size), 5)
+    expect_identical(
+      bce_accumulator()$update(logits, y, weights$w, weights$p, e)$sum(),
+      bce_with_logits(logits, y, weights$w, weights$p, "sum", label_smoothing = e)
+    )
+    expect_lte(ulp_error(bce_curvature(logits, y, reduction = "none", label_smoothing = e), dlogis(logits)), 5)
+  }
+  expect_identical(elementwise(logits, y, label_smoothing = 0), elementwise(logits, y))
+})
+
+# nmath's density of the logistic distribution is sigma(x) sigma(-x).
+test_that("the curvature agrees with nmath, weights and pos_weights on the terms they belong to", {
+  for (y in list(rep(0, n), rep(1, n), weights$y)) {
+    expect_lte(ulp_error(bce_curvature(logits, y, reduction = "none"), dlogis(logits)), 5)
+    want <- weights$w * (1 - y + weights$p * y) * dlogis(logits)
+    expect_lte(ulp_error(bce_curvature(logits, y, weights$w, weights$p, "none"), want), 8)
+  }
+  each <- bce_curvature(logits, weights$y, reduction = "none")
+  expect_identical(bce_curvature(logits, weights$y, reduction = "sum"), each)
+  expect_identical(bce_curvature(c(1, -2), c(1, 0)), bce_curvature(c(1, -2), c(1, 0), reduction = "sum") / 2)
 })
 
 test_that("sum and mean are rounded once", {

@@ -25,7 +25,7 @@ test_that("whatever is no plain numbers is refused as each operand, with the way
   bad <- list(
     "of class factor.*== \"yes\"" = factor("yes"),
     "of class ordered.*== \"yes\"" = ordered("yes"),
-    "of class data.frame.*as.matrix" = data.frame(x = 1),
+    "of class data.frame.*as.matrix.*\\[\\[" = data.frame(x = 1),
     "of class integer64.*as.numeric.*bit64" = structure(4.94065645841247e-324, class = "integer64"),
     "of class torch_tensor.*as_array" = structure(list(), class = c("torch_tensor", "R7")),
     "of class Date" = as.Date("2020-01-01"),
@@ -50,6 +50,26 @@ test_that("whatever is no plain numbers is refused as each operand, with the way
   }
   expect_match(refusal(bce_with_logits(NULL, 1)), "^input is NULL, wants a numeric")
   expect_match(refusal(bce_with_logits(1, NULL)), "^target is NULL, wants a numeric")
+})
+
+# Catches a class of another package that does not look as the test above makes believe.
+test_that("tibbles and integer64 are refused, with the way to numbers", {
+  skip_if_not_installed("tibble")
+  skip_if_not_installed("bit64")
+  table <- tibble::tibble(x = 1)
+  expect_match(refusal(bce_with_logits(1, table)), "target is of class tbl_df, .*: use as.matrix")
+  expect_identical(bce_with_logits(1, table[["x"]]), bce_with_logits(1, 1))
+  expect_identical(bce_with_logits(as.matrix(table), as.matrix(table)), bce_with_logits(1, 1))
+  big <- bit64::as.integer64(1)
+  expect_match(refusal(bce_with_logits(big, 1)), "input is of class integer64, .*: use as.numeric")
+  expect_match(refusal(bce_with_logits(1, big)), "target is of class integer64, .*: use as.numeric")
+})
+
+test_that("label_smoothing is a number in [0, 1]", {
+  for (bad in list(-0.1, 1.1, NA, NaN, "0.1", NULL, c(0.1, 0.2), list(0.1))) {
+    expect_match(refusal(bce_with_logits(1, 1, label_smoothing = bad)), "^label_smoothing is .*, wants a number in \\[0, 1\\]$")
+    expect_match(refusal(bce_accumulator()$update(1, 1, label_smoothing = bad)), "^label_smoothing is ")
+  }
 })
 
 test_that("logical logits are taken for what they are, targets in the wrong place", {

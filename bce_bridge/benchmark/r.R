@@ -1,0 +1,83 @@
+# Times of the loss of doubles in R, with or without its gradient; r.py sets clock(), a monotonic one in seconds.
+
+# As one writes it in R: log(1 + e^x) without overflow, or from the distribution functions.
+formula <- function(x, y, p, gradient) {
+  softplus <- log1p(exp(-abs(x)))
+  loss <- mean((1 - y) * (pmax(x, 0) + softplus) + p * y * (pmax(-x, 0) + softplus))
+  if (!gradient) return(loss)
+  s <- 1 / (1 + exp(-x))
+  structure(loss, gradient = ((1 - y) * s - p * y * (1 - s)) / length(x))
+}
+
+distribution <- function(x, y, p, gradient) {
+  loss <- -mean((1 - y) * plogis(x, lower.tail = FALSE, log.p = TRUE) + p * y * plogis(x, log.p = TRUE))
+  if (!gradient) return(loss)
+  structure(loss, gradient = ((1 - y) * plogis(x) - p * y * plogis(-x)) / length(x))
+}
+
+# Each contender by its name and way: a function that computes the loss, with its gradient as an attribute where that is wanted.
+contenders <- function(x, y, p, gradient) {
+  result <- list(
+    "bcebridge\tbce_with_logits" = function() bcebridge::bce_with_logits(x, y, pos_weight = p, gradient = gradient),
+    "base R\tformula" = function() formula(x, y, if (is.null(p)) 1 else p, gradient),
+    "base R\tplogis" = function() distribution(x, y, if (is.null(p)) 1 else p, gradient)
+  )
+  if (has_torch()) result[["R torch\tfunction"]] <- on_tensors(x, y, p, gradient)
+  result
+}
+
+has_torch <- function() requireNamespace("torch", quietly = TRUE) && torch::torch_is_installed()
+
+on_tensors <- function(x, y, p, gradient) {
+  tensor <- function(numbers) torch::torch_tensor(numbers, dtype = torch::torch_float64())
+  x <- tensor(x)
+  y <- tensor(y)
+  if (!is.null(p)) p <- tensor(p)
+  if (!gradient) return(function() torch::nnf_binary_cross_entropy_with_logits(x, y, pos_weight = p))
+  function() {
+    leaf <- x$detach()$requires_grad_(TRUE)
+    loss <- torch::nnf_binary_cross_entropy_with_logits(leaf, y, pos_weight = p)
+    loss$backward()
+    list(loss, leaf$grad)
+  }
+}
+
+# The numbers of what a contender returns.
+numbers <- function(result) {
+  if (!is.list(result) && !inherits(result, "torch_tensor")) return(c(result, attr(result, "gradient")))
+  if (!is.list(result)) result <- list(result)
+  unlist(lapply(result, function(tensor) as.vector(torch::as_array(tensor$detach()))))
+}
+
+# A setting's contenders in turn, rounds times over; of each its names, the seconds of one call in each round, and the number
+# of calls that a round took. Contenders that do not compute the same are an error.
+measure <- function(n, pos_weight, gradient, threads, rounds, sample) {
+  bcebridge::bce_num_threads(threads)
+  if (has_torch()) torch::torch_set_num_threads(threads)
+  set.seed(0)
+  x <- rnorm(n, 0, 3)
+  y <- as.double(runif(n) < 0.5)
+  functions <- contenders(x, y, if (pos_weight > 0) pos_weight, gradient > 0)
+  want <- numbers(functions[[1]]())
+  for (f in functions) stopifnot(isTRUE(all.equal(numbers(f()), want, tolerance = 1e-12)))
+  time <- function(f, calls) {
+    start <- clock()
+    for (i in seq_len(calls)) f()
+    clock() - start
+  }
+  calls <- vapply(functions, function(f) max(1, ceiling(sample / time(f, 1))), 0)
+  times <- matrix(0, rounds, length(functions))
+  for (round in seq_len(rounds)) {
+    for (i in seq_along(functions)) {
+      gc(FALSE)
+      functions[[i]]()
+      times[round, i] <- time(functions[[i]], calls[[i]]) / calls[[i]]
+    }
+  }
+  list(names(functions), times, calls)
+}
+
+versions <- function() {
+  packages <- c("bcebridge", if (has_torch()) "torch")
+  c(as.character(getRversion()), vapply(packages, function(name) paste(name, utils::packageVersion(name)), ""))
+}

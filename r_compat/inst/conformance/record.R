@@ -1,0 +1,79 @@
+# Rscript record.R CASES ANSWERS
+#
+# Answers the cases of a file in bce_bridge/conformance/data's format with the R torch that is installed, through
+# nn_bce_with_logits_loss() and $backward(), and writes a recording of the same format: C99 hex floats, arrays row-major. Needs
+# the packages torch and jsonlite.
+
+# A tensor of the case's dtype; decimal digits never come between.
+tensor_of <- function(entry, dtype) {
+  if (is.null(entry)) return(NULL)
+  numbers <- torch::torch_tensor(as.numeric(unlist(entry$data)), dtype = torch::torch_float64())$to(dtype = dtype)
+  shape <- as.integer(unlist(entry$shape))
+  if (length(shape)) numbers$reshape(shape) else numbers$squeeze()
+}
+
+hex <- function(numbers) tolower(sprintf("%a", numbers))
+
+flat <- function(tensor) {
+  hex(as.double(torch::as_array(tensor$detach()$to(dtype = torch::torch_float64())$reshape(-1))))
+}
+
+answer <- function(case) {
+  dtype <- switch(case$dtype, float32 = torch::torch_float32(), float64 = torch::torch_float64())
+  target <- tensor_of(case$target, dtype)
+  evaluate <- function(reduction) {
+    input <- tensor_of(case$input, dtype)$requires_grad_(TRUE)
+    criterion <- torch::nn_bce_with_logits_loss(
+      tensor_of(case$weight, dtype), reduction, tensor_of(case$pos_weight, dtype)
+    )
+    loss <- criterion(input, target)
+    if (reduction != "none") loss$backward()
+    list(loss = flat(loss), gradient = if (reduction != "none") flat(input$grad))
+  }
+  one <- lapply(c(none = "none", mean = "mean", sum = "sum"), evaluate)
+  list(
+    id = jsonlite::unbox(case$id),
+    none = one$none$loss,
+    mean = jsonlite::unbox(one$mean$loss),
+    sum = jsonlite::unbox(one$sum$loss),
+    grad_sum = one$sum$gradient,
+    grad_mean = one$mean$gradient
+  )
+}
+
+record <- function(cases, file) {
+  cases <- jsonlite::fromJSON(cases, simplifyVector = FALSE)
+  if (!identical(cases$format, "bce-cases/1")) {
+    stop("the cases are of format ", deparse(cases$format), ", wants \"bce-cases/1\"", call. = FALSE)
+  }
+  head <- list(
+    format = "bce-answers/1",
+    implementation = "R torch nn_bce_with_logits_loss",
+    r = R.version.string,
+    torch = as.character(utils::packageVersion("torch")),
+    libtorch = libtorch_version(),
+    platform = R.version$platform,
+    note = paste0(
+      "none/mean/sum: the loss under that reduction; grad_sum, grad_mean: its gradient in the input; ",
+      "C99 hex floats, row-major"
+    )
+  )
+  answers <- vapply(cases$cases, function(case) as.character(jsonlite::toJSON(answer(case))), "")
+  head <- sub("}$", ",\"answers\":[", jsonlite::toJSON(head, auto_unbox = TRUE))
+  writeLines(c(head, paste0(answers, c(rep(",", length(answers) - 1), "")), "]}"), file)
+}
+
+# The version that R torch was made for: torch has no public function for the one it runs on.
+libtorch_version <- function() {
+  tryCatch(get("torch_version", envir = asNamespace("torch")), error = function(condition) NA_character_)
+}
+
+files <- commandArgs(TRUE)
+if (length(files) != 2) stop("usage: Rscript record.R CASES ANSWERS", call. = FALSE)
+for (package in c("torch", "jsonlite")) {
+  if (!requireNamespace(package, quietly = TRUE)) {
+    stop("the package ", package, " is not installed: install.packages(\"", package, "\")", call. = FALSE)
+  }
+}
+if (!torch::torch_is_installed()) stop("R torch has no libtorch: torch::install_torch()", call. = FALSE)
+record(files[[1]], files[[2]])

@@ -1,0 +1,68 @@
+"""bce-bridge bench, its section R: that it is measured in R, and judged."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bce_bridge import core, r
+from bce_bridge.benchmark import problems, report, results
+from bce_bridge.benchmark import r as bench_r
+
+pytestmark = pytest.mark.r
+
+
+@pytest.fixture(scope="module")
+def measured():
+    options = problems.Options(sizes=(4096,), types=("float64", "float64+pos_weight", "float32"), threads=(1, 2))
+    settings = [*bench_r.settings(options, problems.QUANTITIES, problems.POS_WEIGHT)]
+    return settings, *bench_r.run(settings, lambda n: 3)
+
+
+# Catches a setting or a contender that is left out, and times of something else: of microseconds, of a sample, of no call.
+def test_every_contender_is_measured_in_r(measured):
+    settings, versions, rows = measured
+    assert versions.startswith(r.version("r-nmath").removeprefix("R ")) and ", bcebridge " in versions
+    assert len(settings) == 8 and {setting[1] for setting in settings} == {"none", "scalar"}
+    names = {"bcebridge", "base R"} | ({"R torch"} if ", torch " in versions else set())
+    for quantity, pos_weight, _, n, threads in settings:
+        same = [row for row in rows if row.setting == ("R", quantity, "float64", pos_weight, n, threads)]
+        assert {row.contender for row in same} == names and sum(row.contender == "base R" for row in same) == 2
+        for row in same:
+            assert row.rounds == 3 and row.calls >= 1 and 0 < row.ns_least <= row.ns <= row.ns_largest
+            assert 0.1 < row.ns < 1e4
+    table = next(report.tables(results.Results({"cores": "2", "instruction set": "avx512"}, rows)))
+    assert table.headings[3:5] == ("bcebridge, ns", "base R ×")
+
+
+# Catches a goal judged on float32, or by the slower of two formulae.
+def test_goal():
+    setting = ("R", "loss + gradient", "float64", "none", 1 << 20, 1)
+    times = [("bcebridge", "", 2.0), ("base R", "formula", 120.0), ("base R", "plogis", 99.0), ("R torch", "function", 5.0)]
+    rows = [results.Row(*setting, name, way, ns, ns, ns, 5, 1) for name, way, ns in times]
+    found = results.Results({"cores": "2", "instruction set": "avx512"}, rows)
+    judged = [(goal.contender, value, met) for goal, value, met in results.judge(found)]
+    assert judged == [("base R", 49.5, False), ("R torch", 2.5, True)]
+
+
+# Catches a formula that is fast for being another one. r.R itself refuses contenders that differ.
+@pytest.mark.parametrize("gradient", ["TRUE", "FALSE"])
+def test_base_r_computes_the_loss(gradient):
+    source = bench_r.importlib.resources.files("bce_bridge.benchmark").joinpath("r.R").read_text("utf-8")
+    x, y = np.array([1.0, -2, 30, -30]), np.array([1.0, 0, 0, 1])
+    ask = "list(a = unlist(lapply(list(formula, distribution), function(f) f(c(1, -2, 30, -30), c(1, 0, 0, 1), 3, GRADIENT))))"
+    code = f"from bce_bridge import r; print(r.run({(source + ask.replace('GRADIENT', gradient))!r})['a'].tolist())"
+    from embedded_r import run_python
+
+    got = json.loads(run_python(code))
+    assert np.allclose(got, core.loss(x, y, pos_weight=3.0), rtol=1e-12)
+
+
+# Catches a section that is measured though nobody asked for doubles, and a bench that fails where R is missing.
+def test_without_doubles_or_r(monkeypatch):
+    assert not [*bench_r.settings(problems.Options(types=("float32",)), problems.QUANTITIES, 3.0)]
+    assert not [*bench_r.settings(problems.Options(types=("float64",), device="cuda"), problems.QUANTITIES, 3.0)]
+    monkeypatch.setenv("R_HOME", "/nowhere")
+    with pytest.raises(RuntimeError, match="^R_HOME is '/nowhere', which holds no R") as caught:
+        bench_r.run([("loss", "none", 0.0, 64, 1)], lambda n: 1)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,41 @@
+"""The R package's vignette shows R beside Python. Catches a chunk in either language that no longer prints what the other does."""
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bce_bridge import r
+
+VIGNETTE = Path(__file__).resolve().parent.parent / "r_compat/vignettes/bcebridge.Rmd"
+PAIR = re.compile(r"^```\{r (\w+)\}\n(.*?)^```$.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+pytestmark = pytest.mark.r
+
+
+def printed_by_r(sources):
+    script = "\n".join(f"{source}\ncat('end\\n')" for source in sources)
+    library = {"R_LIBS": str(r.library_path())} if r.library_path().is_dir() else {}
+    answer = subprocess.run(["Rscript", "-e", script], env=os.environ | library, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.split("end\n")[:-1]
+
+
+def printed_by_python(sources):
+    printed, names = [], {}
+    for source in sources:
+        with contextlib.redirect_stdout(io.StringIO()) as stdout:
+            exec(source, names)
+        printed.append(stdout.getvalue())
+    return printed
+
+
+def test_r_and_python_print_the_same_lines():
+    names, in_r, in_python = zip(*PAIR.findall(VIGNETTE.read_text("utf-8")), strict=True)
+    assert names == ("number", "derivatives", "matrix", "parts", "state")
+    want = printed_by_r(in_r)
+    assert all("0x" in lines for lines in want) and printed_by_python(in_python) == want

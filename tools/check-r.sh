@@ -1,0 +1,43 @@
+#!/bin/sh
+# Build the R package and check it as CRAN does, in the directory $1, which is made anew. Fails unless the status is OK,
+# DESCRIPTION, NAMESPACE and man/ are what roxygen2 makes of the sources, and the compiled code exports its R_init alone.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+rm -rf "$1"
+mkdir -p "$1"
+cd "$1"
+library=$PWD/library
+"$root/tools/setup-system.sh" "$library" check | grep -q '^r$'
+export R_LIBS="$library"
+
+cp -R "$root/r_compat" "$root/c_src" .
+(
+    cd r_compat
+    Rscript bootstrap.R
+    # Another version of roxygen2 writes another DESCRIPTION.
+    if Rscript -e 'quit(status = packageVersion("roxygen2") != read.dcf("DESCRIPTION", "RoxygenNote"))'; then
+        Rscript -e 'roxygen2::roxygenise()' >../roxygen.log 2>&1 || { cat ../roxygen.log >&2; exit 1; }
+    else
+        echo "DESCRIPTION, NAMESPACE and man/ are not compared: roxygen2 is not of the version in RoxygenNote" >&2
+    fi
+)
+for generated in DESCRIPTION NAMESPACE man; do
+    diff -r "$root/r_compat/$generated" "r_compat/$generated" || {
+        echo "r_compat/$generated is stale: run roxygen2::roxygenise() in r_compat, with the package installed" >&2
+        exit 1
+    }
+done
+
+R CMD build r_compat
+# CRAN's own databases and the time are asked for over the network; torch is an optional companion.
+_R_CHECK_CRAN_INCOMING_=false _R_CHECK_SYSTEM_CLOCK_=0 _R_CHECK_PACKAGE_DEPENDS_IGNORE_MISSING_ENHANCES_=true \
+    R CMD check --as-cran --no-manual bcebridge_*.tar.gz
+grep -qx 'Status: OK' bcebridge.Rcheck/00check.log
+if [ "$(uname -s)" = Linux ]; then
+    nm -D --defined-only bcebridge.Rcheck/bcebridge/libs/bcebridge.so >symbols
+    [ "$(sed 's/.* //' symbols)" = R_init_bcebridge ] || {
+        echo "bcebridge.so exports more than R_init_bcebridge:" >&2
+        cat symbols >&2
+        exit 1
+    }
+fi
