@@ -2,6 +2,7 @@
 
     bce_bridge.BCEWithLogitsLoss, bce_bridge.binary_cross_entropy_with_logits    as in torch
     bce_bridge.core                                                              on NumPy arrays
+    bce_bridge.pykeen, bce_bridge.composer, bce_bridge.lucid                     as in those systems, to be imported by name
     bce_bridge.r                                                                 R through rpy2
     bce_bridge.conformance                                                       the cross-check
 

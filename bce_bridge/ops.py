@@ -66,8 +66,9 @@ def intercepted():
 
 
 def saving_with_hooks():
-    """Whether what is saved for backward is handed to torch.autograd.graph.saved_tensors_hooks."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    """Whether what is saved for backward may be handed to torch.autograd.graph.saved_tensors_hooks. Torch 2.7 does not tell."""
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    return top is None or top(True) is not None
 
 
 def keeping_graph():

@@ -27,6 +27,10 @@ class Case:
     pos_weight: np.ndarray | None
 
     @property
+    def operands(self):
+        return self.logits, self.targets, self.weight, self.pos_weight
+
+    @property
     def family(self):
         return self.id.split("-")[0]
 

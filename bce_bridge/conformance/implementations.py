@@ -4,6 +4,7 @@ To add one: a subclass of Implementation here, and its name in IMPLEMENTATIONS.
 """
 
 from abc import ABC, abstractmethod
+from importlib.metadata import version
 
 import numpy as np
 
@@ -24,15 +25,17 @@ class NotInstalled(Exception):
 
 class Implementation(ABC):
     """name: as the table shows it. bound: what it may be off by. float64_only: answers float32 cases in float64. device:
-    where its torch tensors are put, if it has such.
+    where its torch tensors are put, if it has such. reductions: which its signature has.
 
-    open() prepares it and returns its version, or raises NotInstalled. loss_and_grad(operands of a case, reduction)
-    returns both as arrays; answer(case) is what the cross-check calls.
+    open() prepares it and returns its version, or raises NotInstalled. expresses(operands of a case) says whether its
+    signature can take them. loss_and_grad(operands of a case, reduction) returns both as arrays; answer(case) is what the
+    cross-check calls.
     """
 
     name: str
     bound = CONTRACT
     float64_only = False
+    reductions = ("none", "mean", "sum")
 
     def __init__(self, device="cpu"):
         self.device = device
@@ -40,16 +43,20 @@ class Implementation(ABC):
     @abstractmethod
     def open(self): ...
 
+    def expresses(self, logits, targets, weight, pos_weight):
+        return True
+
     @abstractmethod
     def loss_and_grad(self, logits, targets, weight, pos_weight, reduction): ...
 
     def answer(self, case):
-        """The five quantities of a case, each a flat float64 array."""
-        operands = case.logits, case.targets, case.weight, case.pos_weight
-        none, _ = self.loss_and_grad(*operands, "none")
-        mean, grad_mean = self.loss_and_grad(*operands, "mean")
-        total, grad_sum = self.loss_and_grad(*operands, "sum")
-        answers = {"none": none, "mean": mean, "sum": total, "grad_sum": grad_sum, "grad_mean": grad_mean}
+        """The quantities of a case that its reductions have, each a flat float64 array."""
+        answers = {}
+        for reduction in self.reductions:
+            loss, gradient = self.loss_and_grad(*case.operands, reduction)
+            answers[reduction] = loss
+            if reduction != "none":
+                answers[f"grad_{reduction}"] = gradient
         return {quantity: np.asarray(value, np.float64).ravel() for quantity, value in answers.items()}
 
     def result_dtype(self, case):
@@ -85,14 +92,17 @@ class Torch(Implementation):
         device = "" if self.device == "cpu" else f", {torch.cuda.get_device_name(self.device)}"
         return f"torch {torch.__version__}{device}"
 
+    def loss(self, x, y, w, p, reduction):
+        from bce_bridge import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(x, y, w, reduction=reduction, pos_weight=p, backend=self.backend)
+
     def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
         import torch
 
-        from bce_bridge import binary_cross_entropy_with_logits
-
         x, y, w, p = (None if a is None else torch.tensor(a, device=self.device) for a in (logits, targets, weight, pos_weight))
         x.requires_grad_()
-        loss = binary_cross_entropy_with_logits(x, y, w, reduction=reduction, pos_weight=p, backend=self.backend)
+        loss = self.loss(x, y, w, p, reduction)
         loss.backward(torch.ones_like(loss))
         return loss.detach().cpu().numpy(), x.grad.cpu().numpy()
 
@@ -101,6 +111,78 @@ class Aten(Torch):
     name = "libtorch (aten)"
     backend = "aten"
     bound = LIBTORCH
+
+
+class PyKEENFrontEnd(Torch):
+    """This package's class for PyKEEN, whose pos_weight is one number that float32 holds."""
+
+    name = "PyKEEN front end"
+    reductions = ("mean", "sum")
+
+    def open(self):
+        try:
+            from bce_bridge import pykeen
+        except ImportError:
+            raise NotInstalled("pip install 'bce-bridge[pykeen]'") from None
+        self.kind = pykeen.BCEWithLogitsLoss
+        return f"pykeen {version('pykeen')}"
+
+    def expresses(self, logits, targets, weight, pos_weight):
+        return pos_weight is None or (pos_weight.size == 1 and np.all(np.float32(pos_weight) == pos_weight))
+
+    def loss(self, x, y, w, p, reduction):
+        return self.kind(reduction, None if p is None else p.item()).to(self.device)(x, y, w)
+
+
+class PyKEEN(PyKEENFrontEnd):
+    """PyKEEN's own class, which takes a pos_weight of 0 for None."""
+
+    name = "PyKEEN"
+    bound = LIBTORCH
+
+    def open(self):
+        found = super().open()
+        from pykeen.losses import BCEWithLogitsLoss
+
+        self.kind = BCEWithLogitsLoss
+        return found
+
+    def expresses(self, logits, targets, weight, pos_weight):
+        return super().expresses(logits, targets, weight, pos_weight) and (pos_weight is None or np.all(pos_weight != 0))
+
+
+class ComposerFrontEnd(Torch):
+    """This package's function for Composer, whose loss is float32, without its division by the batch size."""
+
+    name = "Composer front end"
+
+    def open(self):
+        found = super().open()
+        from bce_bridge.composer import binary_cross_entropy_with_logits
+
+        self.function = binary_cross_entropy_with_logits
+        return found
+
+    def expresses(self, logits, targets, weight, pos_weight):
+        return logits.dtype == np.float32
+
+    def loss(self, x, y, w, p, reduction):
+        return self.function(x, y, weight=w, reduction=reduction, pos_weight=p, scale_by_batch_size=False)
+
+
+class Composer(ComposerFrontEnd):
+    """Composer's own function."""
+
+    name = "Composer"
+    bound = LIBTORCH
+
+    def open(self):
+        try:
+            from composer.loss import binary_cross_entropy_with_logits
+        except ImportError:
+            raise NotInstalled("it wants an older torch, in an environment of its own: make test-composer") from None
+        self.function = binary_cross_entropy_with_logits
+        return f"mosaicml {version('mosaicml')}"
 
 
 class EmbeddedR(Implementation):
@@ -158,4 +240,16 @@ class RecordedRTorch(Implementation):
         raise NotInstalled("a recording answers its own cases only")
 
 
-IMPLEMENTATIONS = (Core, Torch, Aten, RPackage, RNmath, RTorch, RecordedRTorch)
+IMPLEMENTATIONS = (
+    Core,
+    Torch,
+    Aten,
+    PyKEENFrontEnd,
+    PyKEEN,
+    ComposerFrontEnd,
+    Composer,
+    RPackage,
+    RNmath,
+    RTorch,
+    RecordedRTorch,
+)

@@ -1,0 +1,79 @@
+"""Composer's binary cross entropy with logits, computed by bce_bridge. Imports torch and the functional layer, not Composer.
+
+    from bce_bridge.composer import binary_cross_entropy_with_logits    # for composer.loss.binary_cross_entropy_with_logits
+"""
+
+import warnings
+
+import torch
+
+from bce_bridge import functional
+
+__all__ = ["binary_cross_entropy_with_logits"]
+
+
+def binary_cross_entropy_with_logits(
+    input,
+    target,
+    weight=None,
+    size_average=None,
+    reduce=None,
+    reduction="sum",
+    pos_weight=None,
+    scale_by_batch_size=True,
+):
+    """composer.loss.binary_cross_entropy_with_logits, computed by bce_bridge.binary_cross_entropy_with_logits: see there.
+
+    input       floating tensor of shape (N, C) or (N, C, d1, ..., dK): logits of C classes
+    target      class indices: an integer tensor of shape (N) or (N, d1, ..., dK), where negative indices stand for no class
+                and give a UserWarning; or probabilities of the input's shape
+    weight, pos_weight      tensors that broadcast to the input's shape, as in torch from its last dimension: one number a
+                class has shape (C,) under (N, C), and (C, 1, ..., 1) with K ones under (N, C, d1, ..., dK)
+    size_average, reduce    deprecated, as in torch; Composer 0.14 and newer have lost them
+    reduction   "sum", "mean" (over all elements) or "none"
+    scale_by_batch_size     whether to divide by N, input.shape[0], what any reduction gave
+
+    Returns a float32 tensor, 0-d unless reduction is "none". The sum is correctly rounded, and the division rounds once more.
+
+    Raises RuntimeError for a target of neither number of dimensions, ValueError for indices that are no integers, for one
+    from C on and for a target of other sizes, IndexError for an input without the dimensions N and C that it needs, and
+    otherwise what the torch function raises.
+    """
+    for name, tensor in (("input", input), ("target", target)):
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}: use torch.as_tensor")
+    if input.shape != target.shape:
+        target = _one_hot(input, target)
+    # The loss has the type of floating targets, else of the input: Composer's is float32.
+    if target.dtype.is_floating_point or input.dtype != torch.float32:
+        target = target.float()
+    loss = functional.binary_cross_entropy_with_logits(
+        input, target, weight, size_average, reduce, reduction, pos_weight
+    )
+    return loss / input.shape[0] if scale_by_batch_size else loss
+
+
+def _one_hot(input, indices):
+    """Boolean targets: a quarter of the memory of float32 ones, and read as fast."""
+    if input.ndim != indices.ndim + 1:
+        raise RuntimeError(
+            f"Unable to infer indices or one_hot. Targets has shape {indices.shape} and the inputs to cross entropy has shape "
+            f"{input.shape}. For one_hot, expect targets.shape == inputs.shape. For indices, expect inputs.ndim == "
+            "targets.ndim + 1"
+        )
+    if indices.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
+        raise ValueError(f"tensor must be integer type, current type: {indices.dtype}")
+    if input.ndim < 2:
+        raise IndexError(f"input of shape {tuple(input.shape)} has no classes, wants (N, C) or (N, C, d1, ..., dK)")
+    classes = input.shape[1]
+    indices = indices.long()
+    least, largest = map(int, indices.aminmax()) if indices.numel() else (0, -1)
+    if largest >= classes:
+        raise ValueError(f"num_classes must be greater than or equal to tensor.max() + 1: {classes} < {largest + 1}")
+    present = True
+    if least < 0:
+        warnings.warn("Negative label indices are being ignored in conversion to one-hot labels", stacklevel=3)
+        present = (indices >= 0).unsqueeze(1)
+        indices = indices.clamp(min=0)
+    shape = indices.shape[:1] + (classes,) + indices.shape[1:]
+    return torch.zeros(shape, dtype=torch.bool, device=indices.device).scatter_(1, indices.unsqueeze(1), present)

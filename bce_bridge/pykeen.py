@@ -1,0 +1,49 @@
+"""PyKEEN's binary cross entropy with logits, computed by bce_bridge. Imports PyKEEN and the functional layer.
+
+    from bce_bridge.pykeen import register
+    register()
+    pykeen.pipeline.pipeline(dataset="Nations", model="DistMult", training_loop="lcwa", loss="bce-bridge")
+"""
+
+import torch
+
+from bce_bridge.functional import binary_cross_entropy_with_logits
+
+try:
+    import pykeen.losses as losses
+except ImportError as error:
+    raise ImportError("bce_bridge.pykeen wants PyKEEN: pip install 'bce-bridge[pykeen]'") from error
+
+__all__ = ["BCEBridgeLoss", "BCEWithLogitsLoss", "register"]
+
+
+class BCEBridgeLoss(losses.PointwiseLoss):
+    """pykeen.losses.BCEWithLogitsLoss, computed by bce_bridge.binary_cross_entropy_with_logits: see there.
+
+    reduction   "mean" (over all elements, also with sample weights) or "sum"; any other raises KeyError, as in PyKEEN
+    pos_weight  the weight of the positive class: a number >= 0, or None for 1; kept as a 0-d buffer, saved and moved with the
+                model. PyKEEN takes 0 for None; here it is 0
+
+    Label smoothing e is PyKEEN's, of process_lcwa_scores and process_slcwa_scores with num_entities n: labels 1 become 1 - e,
+    labels 0 become e / (n - 1). PyKEEN knows a loss by the name of its class, and so this one has a name of its own; also
+    BCEWithLogitsLoss here.
+    """
+
+    synonyms = {"bce-bridge"}
+    hpo_default = losses.BCEWithLogitsLoss.hpo_default
+
+    def __init__(self, reduction="mean", pos_weight=None):
+        super().__init__(reduction=reduction)
+        self.register_buffer("pos_weight", None if pos_weight is None else torch.as_tensor(pos_weight))
+
+    def forward(self, x, target, weight=None):
+        """The 0-d loss of scores x and targets of one shape, with sample weights that broadcast to it."""
+        return binary_cross_entropy_with_logits(x, target, weight, reduction=self.reduction, pos_weight=self.pos_weight)
+
+
+BCEWithLogitsLoss = BCEBridgeLoss
+
+
+def register():
+    """Let PyKEEN find the loss as "bce-bridge": in pipelines, hyper-parameter searches, its command line. May be repeated."""
+    losses.loss_resolver.register(BCEBridgeLoss, synonyms=BCEBridgeLoss.synonyms, raise_on_conflict=False)
