@@ -73,7 +73,7 @@ class _GlobalLoss(torch.autograd.Function):
         total = _exchange(groups, partial, (dtype, reduction))
         ctx.save_for_backward(logits, targets, weight, pos_weight)
         ctx.options = reduction, label_smoothing, total.count
-        loss = torch.empty((), dtype=dtype)
+        loss = torch.empty((), dtype=dtype, device="cpu")  # whatever torch.set_default_device says
         code, address = _abi.DTYPES[ops.DTYPES[dtype]], _abi.ffi.cast("void *", loss.data_ptr())
         _abi.lib.bce_partial_round(total, _abi.REDUCTIONS[reduction], code, address)
         return loss.to(logits.device)
@@ -83,11 +83,11 @@ class _GlobalLoss(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError("global_loss has first derivatives only: call backward without create_graph")
         logits, targets, weight, pos_weight = ctx.saved_tensors
-        if logits.dtype != torch.float16:
+        if not ops.scaled_first(logits.dtype, grad_output.dtype):
             gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options)
             gradient = (gradient * grad_output).to(gradient.dtype)
         else:
-            # As in ops.gradients: the factor of a GradScaler lifts what would underflow, if it comes before the rounding.
+            # As in ops.gradients.
             weight = grad_output.double() if weight is None else weight.double() * grad_output.double()
             gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options)
         return gradient, None, None, None, None, None, None
@@ -97,7 +97,7 @@ def _exchange(groups, partial, choice):
     """The sum of the partial sums of the ranks of all groups, one after the other; an error unless all ranks came with one
     choice (None: a failure)."""
     places = [None, *_CHOICES]
-    message = torch.tensor(_abi.partial_fields(partial) + [int(choice == place) for place in places])
+    message = torch.tensor(_abi.partial_fields(partial) + [int(choice == place) for place in places], device="cpu")
     for group in groups:
         on_cpu = "cpu:" in dist.get_backend_config(group)
         message = message.to("cpu" if on_cpu else torch.accelerator.current_accelerator())
@@ -202,7 +202,9 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
     others_differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in local[1:])
     if torch.compiler.is_compiling() or others_differentiable:
         # For what _GlobalLoss cannot do, each rank rounds its own share, and DTensor adds them when they are needed.
-        share = _loss(*local, "sum", label_smoothing) / (logits.numel() if reduction == "mean" else 1)
+        dtype = targets.dtype if targets.is_floating_point() else logits.dtype
+        share = _loss(local[0], local[1].double(), *local[2:], "sum", label_smoothing)
+        share = (share / (logits.numel() if reduction == "mean" else 1)).to(dtype)
         shares = [Partial() if isinstance(placement, Shard) else placement for placement in placements]
         return DTensor.from_local(share, mesh, shares, run_check=False)
     groups = [mesh.get_group(i) for i, placement in enumerate(placements) if isinstance(placement, Shard)]

@@ -162,7 +162,7 @@ def _kernel(backend, input, target, weight, pos_weight):
     on_cpu = all(tensor.is_cpu for tensor in given)
     plain = all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in given)
     # As in torch, a 0-d tensor may stay on the CPU.
-    on_cuda = input.is_cuda and all(tensor.device == input.device or tensor.is_cpu and not tensor.dim() for tensor in given)
+    on_cuda = input.is_cuda and torch.version.hip is None and all(tensor.device == input.device or tensor.is_cpu and not tensor.dim() for tensor in given)
     if backend == "auto":
         if on_cpu or all(tensor.is_meta for tensor in given):
             return "operator"
@@ -211,9 +211,9 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, input, target, weight, pos_weight, reduction, label_smoothing, dtype, evaluate):
-        loss, gradient = evaluate(
-            input, target, weight, pos_weight, reduction, label_smoothing, dtype, ctx.needs_input_grad[0]
-        )
+        # In float16 the gradient waits for grad_output, see ops.scaled_first.
+        with_gradient = ctx.needs_input_grad[0] and input.dtype is not torch.float16
+        loss, gradient = evaluate(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient)
         ctx.save_for_backward(gradient, input, target, weight, pos_weight)
         ctx.options = reduction, label_smoothing
         ctx.hooked = ops.saving_with_hooks()
@@ -234,7 +234,7 @@ class _Loss(torch.autograd.Function):
         if needed[0]:
             # Unless the graph is retained or a hook has seen it, the saved gradient is nobody else's, and at its end.
             own = not ctx.hooked and not ops.keeping_graph()
-            if not one:
+            if not one or gradient is None:
                 gradient = _scaled(gradient, own, operands, grad_output, *ctx.options)
             elif not own:
                 gradient = gradient.clone()
@@ -263,6 +263,6 @@ def _is_one(tensor):
 
 def _scaled(gradient, own, operands, grad_output, reduction, label_smoothing):
     """gradient times grad_output, in the memory of gradient if that is our own."""
-    if ops.scaled_first(gradient.dtype, grad_output.dtype):
+    if ops.scaled_first(operands[0].dtype, grad_output.dtype):
         return ops.gradients(operands, (True, False, False, False), grad_output, reduction, label_smoothing)[0]
     return gradient.mul_(grad_output) if own else (gradient * grad_output).to(gradient.dtype)

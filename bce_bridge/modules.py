@@ -23,6 +23,9 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         label_smoothing=0.0,
         backend="auto",
     ):
+        for name, tensor in (("weight", weight), ("pos_weight", pos_weight)):
+            if tensor is not None and not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}: use torch.as_tensor")
         super().__init__(weight, size_average, reduce, reduction, pos_weight)
         self.label_smoothing = label_smoothing
         self.backend = backend

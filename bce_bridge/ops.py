@@ -15,6 +15,7 @@ is a loss of its own.
 import functools
 import itertools
 import math
+import threading
 
 import torch
 from torch._functorch.utils import enable_single_level_autograd_function
@@ -145,7 +146,13 @@ def triton_loss_and_gradient(input, target, weight, pos_weight, reduction, label
 
 
 def _loss_and_gradient(input, *arguments):
+    _check_target(input, arguments[0])
     return (triton_loss_and_gradient if input.is_cuda else core_loss_and_gradient)(input, *arguments)
+
+
+def _check_target(input, target):
+    if target.shape != input.shape:
+        raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
 
 
 def _empty_derivative(input, target, name):
@@ -157,6 +164,7 @@ def _empty_derivative(input, target, name):
 
 def _derivative(input, target, weight, pos_weight, name, reduction, label_smoothing):
     operands = input, target, weight, pos_weight
+    _check_target(input, target)
     if input.is_cuda and name == "input":
         return triton_loss_and_gradient(*operands, reduction, label_smoothing, target.dtype, True)[1]
     result = _empty_derivative(input, target, name)
@@ -269,11 +277,15 @@ def _register(function):
     torch.library.register_fake(name, function.fake, lib=_LIBRARY)
     operator = getattr(torch.ops.bce_bridge, short).default
 
+    caller = threading.local()
+
     def forward(*arguments):
-        with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
+        grad, forward_grad = caller.modes
+        with torch.set_grad_enabled(grad), forward_ad._set_fwd_grad_enabled(forward_grad), torch._C._AutoDispatchBelowAutograd():
             return operator(*arguments)
 
     def autograd(*arguments):
+        caller.modes = torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled()
         with enable_single_level_autograd_function():
             return super(torch.autograd.Function, function).apply(*arguments)
 
@@ -299,6 +311,7 @@ class Loss(torch.autograd.Function):
 
     @staticmethod
     def fake(input, target, weight, pos_weight, reduction, label_smoothing, dtype, batch):
+        _check_target(input, target)
         _check_weights(input, weight=weight, pos_weight=pos_weight)
         if reduction == "none":
             return torch.empty_like(target, dtype=dtype)

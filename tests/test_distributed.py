@@ -4,6 +4,7 @@ The ranks are started once. A test sends all of them a function of this module, 
 one process computes of the whole, and fails with the first rank that raises.
 """
 
+import contextlib
 import multiprocessing
 import traceback
 import warnings
@@ -30,6 +31,10 @@ def serve(rank, path, connection):
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     timeout = timedelta(seconds=30)
+    with contextlib.suppress(ImportError):
+        from tqdm import tqdm
+
+        tqdm.get_lock()  # torch.compile takes it, and in the midst of that multiprocessing failed to make it once
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=RANKS, timeout=timeout)
     GROUPS.update((size, dist.new_group(range(size))) for size in SIZES)
     while job := connection.recv():
@@ -52,13 +57,17 @@ def everywhere(tmp_path_factory):
         connection, other = context.Pipe()
         process = context.Process(target=serve, args=(rank, path, other), daemon=True)
         process.start()
+        other.close()  # so that recv() fails when the process has ended
         connections.append(connection)
         processes.append(process)
 
     def call(function, *arguments):
         for connection in connections:
             connection.send((function, arguments))
-        errors = [connection.recv() for connection in connections]
+        errors = []
+        for rank, connection in enumerate(connections):
+            assert connection.poll(60), f"rank {rank} does not answer"
+            errors.append(connection.recv())
         for rank, error in enumerate(errors):
             assert error is None, f"rank {rank}: {error}"
 
@@ -143,6 +152,23 @@ def against_torch():
 # Catches: whatever would be wrong in one process too; and that the shards above could not tell a mean of means.
 def test_is_torchs_loss_of_the_whole(everywhere):
     everywhere(against_torch)
+
+
+def unlike_types():
+    rank = dist.get_rank()
+    x, y = whole((40, 3))
+    x, y, rows = x.bfloat16(), y.float(), shard(rank, RANKS)
+    expected, expected_gradient = single(x, y, 3.0)
+    leaf = x[rows].clone().requires_grad_()
+    with torch.device("meta"):  # where tensors are made is not for the exchange to follow
+        loss = global_loss(leaf, y[rows])
+    loss.backward(torch.full_like(loss, 3.0))
+    assert torch.equal(loss.detach(), expected) and torch.equal(leaf.grad, expected_gradient[rows])
+
+
+# Catches: a gradient rounded to bfloat16 before the factor of a float32 loss, tensors made on torch's default device.
+def test_unlike_types_and_a_default_device(everywhere):
+    everywhere(unlike_types)
 
 
 def edges(size):
@@ -338,6 +364,12 @@ def dtensor_shares():
     for gradient, wanted in zip(gradients, expected_gradients):
         torch.testing.assert_close(gradient.full_tensor(), wanted)
 
+    # 65,536 losses of 5 do not fit into float16, but their mean does.
+    half = distribute_tensor(torch.full((2**16,), 5.0, dtype=torch.float16), mesh, [Shard(0)]).requires_grad_()
+    p = torch.ones((), dtype=torch.float16, requires_grad=True)
+    loss = bce_bridge.binary_cross_entropy_with_logits(half, torch.zeros_like(half), pos_weight=p)
+    torch.testing.assert_close(loss.full_tensor(), F.softplus(torch.tensor(5.0)).half(), rtol=2**-10, atol=0)
+
     leaves = [leaves[0], *(leaf.detach() for leaf in leaves[1:])]
     compiled = torch.compile(bce_bridge.binary_cross_entropy_with_logits, backend="aot_eager", fullgraph=True)
     loss = compiled(*leaves[:3], pos_weight=leaves[3])
@@ -347,7 +379,7 @@ def dtensor_shares():
 
 
 # Catches: a gradient of a common weight that lacks the other ranks' part, or has it twice, and shares of the mean that are
-# divided by their own counts, with gradients in all operands and in a graph of torch.compile.
+# divided by their own counts, with gradients in all operands and in a graph of torch.compile; a float16 sum that overflows.
 def test_dtensors_with_gradients_in_all_operands_and_compiled(everywhere):
     everywhere(dtensor_shares)
 

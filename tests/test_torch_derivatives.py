@@ -180,3 +180,21 @@ def test_forward_mode_over_a_finished_graph():
         incoming = forward_ad.make_dual(torch.ones_like(loss), torch.full_like(loss, 2.0))
         got, tangent = forward_ad.unpack_dual(torch.autograd.grad(loss, x, incoming, retain_graph=True)[0])
     assert torch.equal(got, torch.autograd.grad(loss, x)[0]) and torch.equal(tangent, 2 * got)
+
+
+# Catches: an outer level of torch.func that differentiates what the function computes under no_grad.
+def test_no_grad_inside_nested_transforms():
+    x, y = torch.tensor([0.5, -1.0], dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
+
+    def of(loss):
+        def f(z):
+            with torch.no_grad():
+                constant = loss(z, y)
+            return constant * z.sum()
+
+        return f
+
+    theirs, ours = of(F.binary_cross_entropy_with_logits), of(bce)
+    torch.testing.assert_close(grad(ours)(x), grad(theirs)(x))
+    second = [grad(lambda z, f=f: grad(f)(z).sum())(x) for f in (ours, theirs)]
+    torch.testing.assert_close(*second)
