@@ -19,6 +19,7 @@
 #define BCE_NO_THREADS  /* POSIX threads only: one thread on Windows */
 #else
 #include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 #endif
 
@@ -111,6 +112,13 @@ bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
         works = &alone;
         threads = 1;
     }
+#if !defined(BCE_NO_THREADS)
+    /* Signals are for the caller's threads, whose handlers may count on that. */
+    sigset_t all, before;
+    sigfillset(&all);
+    if (threads > 1)
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+#endif
     int64_t segments = (plan->count + SEGMENT - 1) / SEGMENT;
     for (int i = 0; i < threads; i++) {
         work *w = &works[i];
@@ -125,6 +133,10 @@ bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
         w->spawned = i + 1 < threads && pthread_create(&w->thread, NULL, do_work, w) == 0;
 #endif
     }
+#if !defined(BCE_NO_THREADS)
+    if (threads > 1)
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+#endif
     for (int i = threads - 1; i >= 0; i--) {
 #if !defined(BCE_NO_THREADS)
         if (works[i].spawned)
