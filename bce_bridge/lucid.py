@@ -56,11 +56,14 @@ def binary_cross_entropy_with_logits(x=None, target=None, weight=None, reduction
     arrays = {name: np.broadcast_to(array, shape) for name, array in arrays.items()}
     operands = arrays["x"], arrays["target"], arrays.get("weight"), arrays.get("pos_weight"), reduction
     lucid = sys.modules.get("lucid")
-    if not isinstance(x, getattr(lucid, "Tensor", ())):
-        return core.loss(*operands)
-    if not x.requires_grad:
-        return lucid.tensor(np.asarray(core.loss(*operands)), device=x.device)
-    return _differentiable(lucid, x, *core.loss_and_grad(*operands))
+    tensor = isinstance(x, getattr(lucid, "Tensor", ()))
+    try:
+        if tensor and x.requires_grad:
+            return _differentiable(lucid, x, *core.loss_and_grad(*operands))
+        loss = core.loss(*operands)
+    except TypeError as error:  # in terms of the core, of whose arguments one is at fault
+        raise TypeError(str(error).replace("logits", "x").replace("targets", "target")) from None
+    return lucid.tensor(np.asarray(loss), device=x.device) if tensor else loss
 
 
 def _array(value):

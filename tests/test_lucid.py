@@ -218,7 +218,7 @@ def test_refusals_name_the_argument(lucid):
         BCEWithLogitsLoss()(x, np.zeros(4))
     with pytest.raises(ValueError, match=r"target of shape \(4, 3\), pos_weight of shape \(2,\) do not broadcast"):
         BCEWithLogitsLoss(pos_weight=np.ones(2))(x, x)
-    with pytest.raises(TypeError, match="logits has dtype complex128"):
+    with pytest.raises(TypeError, match="^x has dtype complex128"):
         BCEWithLogitsLoss()(x + 1j, x)
     for name in ("weight", "pos_weight"):
         with pytest.raises(RuntimeError, match=f"^{name} requires grad"):

@@ -167,7 +167,8 @@ def test_pipeline_on_nations(training_loop, label_smoothing):
         return torch.tensor([*result.losses, *metrics])
 
     ours, theirs, noise = train("bce-bridge", 0), train("BCEWithLogitsLoss", 0), train("BCEWithLogitsLoss", 1)
-    assert ((ours - theirs).abs() <= 0.01 * (theirs - noise).abs()).all(), (ours, theirs, noise)
+    # A hundredth of what another seed changes, or of a per mille where that changes nothing.
+    assert ((ours - theirs).abs() <= 0.01 * (theirs - noise).abs().clamp(min=1e-3)).all(), (ours, theirs, noise)
 
 
 # Catches: a hyper-parameter that the constructor does not take, a range that PyKEEN cannot search, a name that a later
