@@ -154,20 +154,31 @@ def test_the_r_package_on_r_torch_tensors_gives_the_bits_of_the_core():
 
 
 def test_the_recorder_writes_the_recording(tmp_path):
-    """record.R answers the cases with the live R torch as it was recorded, value for value; or says what is missing."""
+    """record.R answers the cases with the live R torch as it was recorded, value for value; or says what is missing.
+
+    Catches a recording that does not say what it was made with, and commas between no answers."""
     recorder = Path(__file__).parent.parent / "r_compat/inst/conformance/record.R"
-    command = ["Rscript", recorder, DATA / "cases.json", tmp_path / "answers.json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TORCH_INSTALL": "0"})
+
+    def record(cases):
+        command = ["Rscript", recorder, cases, tmp_path / "answers.json"]
+        return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"TORCH_INSTALL": "0"})
+
+    done = record(DATA / "cases.json")
     if done.returncode:
         assert "install" in done.stderr and ("torch" in done.stderr or "jsonlite" in done.stderr), done.stderr
         return
     description, answers = load_recorded(tmp_path / "answers.json")
     recorded_description, recorded = load_recorded()
     assert description.keys() == recorded_description.keys() and answers.keys() == recorded.keys()
-    if description["libtorch"] == recorded_description["libtorch"]:
-        for id, quantities in recorded.items():
-            for name, numbers in quantities.items():
-                np.testing.assert_array_equal(answers[id][name], numbers, f"{id} {name}")
+    (tmp_path / "none.json").write_text('{"format": "bce-cases/1", "cases": []}')
+    assert record(tmp_path / "none.json").returncode == 0 and load_recorded(tmp_path / "answers.json") == (description, {})
+    live, of_recording = description["libtorch"], recorded_description["libtorch"]
+    assert isinstance(live, str) and live[0].isdigit(), live
+    if live != of_recording:
+        pytest.skip(f"libtorch is {live}, recorded was {of_recording}")
+    for id, quantities in recorded.items():
+        for name, numbers in quantities.items():
+            np.testing.assert_array_equal(answers[id][name], numbers, f"{id} {name}")
 
 
 def test_operands_are_refused_as_by_the_core():
@@ -243,8 +254,9 @@ def test_errors_of_r():
     with pytest.raises(r.RError) as caught:
         r.run("f <- function(x) stop('no ', x); list(a = f(1))")
     assert (caught.value.message, caught.value.call) == ("no 1", "f(1)")
-    with pytest.raises(r.RError, match="named list"):
-        r.run("1")
+    for source in ("1", "list(a = structure(1, class = 'integer64'))", "list(a = 1, b = factor('yes'))"):
+        with pytest.raises(r.RError, match="named list"):
+            r.run(source)
     with pytest.raises(r.RError, match="unexpected"):
         r.run("1 +")
     with pytest.raises(r.RError, match=r"must have the input's shape"):
@@ -389,6 +401,10 @@ CONDITIONS = [
     ("bce_with_logits(1, 1, gradient = NA)", "gradient is NA, wants TRUE or FALSE"),
     ("bce_with_logits(1, 1, label_smoothing = 'a')", 'label_smoothing is "a", wants a number in [0, 1]'),
     ("bce_with_logits(1, 1, label_smoothing = 2)", "label_smoothing is 2, wants a number in [0, 1]"),
+    ("bce_with_logits(1, 1, label_smoothing = structure(0, class = 'integer64'))", "label_smoothing is "),
+    ("bce_with_logits(c(1, NA), c(1, 0), na.action = na.pass)", "na.action is na.pass, wants na.fail"),
+    ("bce_with_logits(1, 1, na.action = 'na.pass')", 'na.action is "na.pass", wants na.fail'),
+    ("bce_with_logits(1, 1, na.action = na.omit)", "na.action is another function, wants na.fail"),
     ("nnf_binary_cross_entropy_with_logits(1, 1, reduction = 'average')", 'reduction is "average"'),
     ("nn_bce_with_logits_loss(reduction = 'average')(1, 1)", 'reduction is "average"'),
 ]
@@ -403,6 +419,21 @@ def test_errors_of_python_are_conditions_in_r():
         caught = r_text(f"tryCatch({source}, error = {handler})")
         assert caught[0].startswith(message), caught
         assert caught[2:] == ["bce_bridge_error", "error", "condition"] and caught[1][:4] == source[:4], caught
+
+
+@in_own_process
+def test_installed_functions_are_called_and_refuse_as_the_package():
+    """Catches an argument that only one of them has, or another default, and a refusal that names no remedy."""
+    r.install()
+    for name in ("nn_bce_with_logits_loss", "nnf_binary_cross_entropy_with_logits", "bce_with_logits"):
+        assert r_text(f"as.character(identical(formals({name}), formals(bcebridge::{name})))") == ["TRUE"], name
+    accepted = "bce_with_logits(0, 1, na.action = 'na.fail') == bce_with_logits(0, 1)"
+    assert r_text(f"na.fail <- 1; as.character({accepted})") == ["TRUE"]
+    refused = [source for source, message in CONDITIONS if any(k in message for k in (" is of ", " is NULL", " is NA at"))]
+    refused += [f"bce_with_logits(1, structure(0, class = {name}))" for name in ("'integer64'", "c('a', 'data.frame')")]
+    for source in refused:
+        of = [r_text(f"tryCatch({f}, bce_bridge_error = conditionMessage)") for f in (source, f"bcebridge::{source}")]
+        assert of[0] == of[1], of
 
 
 @in_own_process
@@ -522,6 +553,30 @@ def test_a_process_of_its_own_may_die():
     assert first.poll() == 3
     assert process.call("run", "list(x = 1)")[1].tolist() == [1.0]
     process._stop()
+
+
+FORK = """
+import os
+from bce_bridge.r import process
+ask = lambda: int(process.call("run", "list(x = Sys.getpid())")[1][0])
+of_parent = ask()
+(told, tell), (wait, go) = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.close(go)
+    os.write(tell, b"own" if ask() != of_parent else b"parent's")
+    process._stop()
+    os.read(wait, 1)
+    os._exit(0)
+print(os.read(told, 9).decode(), ask() == of_parent, process._stop())
+os.close(go)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork here")
+def test_a_fork_has_a_process_of_its_own():
+    """Catches answers that go to the other of two processes, and pipes a fork holds open, so that its parent cannot end."""
+    assert run_python(FORK) == "own True 0\n"
 
 
 @in_own_process

@@ -9,6 +9,13 @@ formula <- function(x, y, p, gradient) {
   structure(loss, gradient = ((1 - y) * s - p * y * (1 - s)) / length(x))
 }
 
+# Without weights, the shortest formula that does not overflow.
+short <- function(x, y, p, gradient) {
+  loss <- mean(pmax(x, 0) - x * y + log1p(exp(-abs(x))))
+  if (!gradient) return(loss)
+  structure(loss, gradient = (plogis(x) - y) / length(x))
+}
+
 distribution <- function(x, y, p, gradient) {
   loss <- -mean((1 - y) * plogis(x, lower.tail = FALSE, log.p = TRUE) + p * y * plogis(x, log.p = TRUE))
   if (!gradient) return(loss)
@@ -22,6 +29,7 @@ contenders <- function(x, y, p, gradient) {
     "base R\tformula" = function() formula(x, y, if (is.null(p)) 1 else p, gradient),
     "base R\tplogis" = function() distribution(x, y, if (is.null(p)) 1 else p, gradient)
   )
+  if (is.null(p)) result[["base R\tshort formula"]] <- function() short(x, y, p, gradient)
   if (has_torch()) result[["R torch\tfunction"]] <- on_tensors(x, y, p, gradient)
   result
 }

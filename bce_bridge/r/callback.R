@@ -16,14 +16,25 @@ nnf_binary_cross_entropy_with_logits <- function(input, target, weight = NULL, r
 }
 
 bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE,
-                            label_smoothing = 0) {
+                            na.action = na.fail, label_smoothing = 0) {
   if (!isTRUE(gradient) && !isFALSE(gradient)) {
     abort(sys.call(), "gradient is ", deparse(gradient, nlines = 1), ", wants TRUE or FALSE")
   }
-  if (!is.numeric(label_smoothing) || length(label_smoothing) != 1) {
+  check_na_action(na.action, sys.call())
+  if (!is.numeric(label_smoothing) || is.object(label_smoothing) || length(label_smoothing) != 1) {
     abort(sys.call(), "label_smoothing is ", deparse(label_smoothing, nlines = 1), ", wants a number in [0, 1]")
   }
   ask_python(input, target, weight, pos_weight, reduction, gradient, label_smoothing, sys.call())
+}
+
+# The default of na.action, whatever the user's workspace calls by that name.
+na.fail <- stats::na.fail
+
+check_na_action <- function(na.action, call) {
+  if (identical(na.action, na.fail) || identical(na.action, "na.fail")) return()
+  pass <- identical(na.action, stats::na.pass)
+  got <- if (pass) "na.pass" else if (is.function(na.action)) "another function" else deparse(na.action, nlines = 1)
+  abort(call, "na.action is ", got, ", wants na.fail: leave elements out before the call, or use the package bcebridge")
 }
 
 # The settings of a loss lie in its environment, to be read and replaced as in a torch module.
@@ -71,12 +82,26 @@ ask_python <- function(input, target, weight, pos_weight, reduction, gradient, l
   loss
 }
 
+# What a value of each class or type becomes numbers by, in the words of the package bcebridge.
+fixes <- c(
+  factor = 'compare it with the positive level, as in x == "yes"',
+  data.frame = "use as.matrix(), or [[ for one column",
+  integer64 = "use as.numeric() with bit64 attached",
+  torch_tensor = "use torch::as_array()",
+  character = "use as.numeric()",
+  complex = "use Re()",
+  list = "use unlist()",
+  raw = "use as.integer()"
+)
+
 # x as doubles with its dim, if it is numbers and none of them is NA. A class may give the numbers another meaning, as that
 # of a factor or of integer64 does.
 as_doubles <- function(x, name, call) {
-  if (is.object(x) || !typeof(x) %in% c("double", "integer", "logical")) {
-    got <- if (is.object(x)) paste("of class", class(x)[[1]]) else if (is.null(x)) "NULL" else paste("of type", typeof(x))
-    abort(call, name, " is ", got, ", wants a numeric vector, matrix or array")
+  kinds <- if (is.object(x)) class(x) else typeof(x)
+  if (is.object(x) || !kinds %in% c("double", "integer", "logical")) {
+    got <- if (is.object(x)) paste("of class", kinds[[1]]) else if (is.null(x)) "NULL" else paste("of type", kinds)
+    fix <- c(fixes[kinds[kinds %in% names(fixes)]], if (is.object(x)) "use as.numeric() if its numbers are meant")
+    abort(call, name, " is ", got, ", wants a numeric vector, matrix or array", if (length(fix)) paste0(": ", fix[[1]]))
   }
   missing <- if (anyNA(x)) which(is.na(x) & !is.nan(x))
   if (length(missing)) abort(call, name, " is NA at [", missing[[1]], "], wants numbers: leave such elements out")

@@ -19,7 +19,7 @@ def install(device=None):
         nnf_binary_cross_entropy_with_logits(input, target, weight = NULL, reduction = c("mean", "sum", "none"),
                                              pos_weight = NULL)
         bce_with_logits(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE,
-                        label_smoothing = 0)
+                        na.action = na.fail, label_smoothing = 0)
 
     They are attached to the search path as "bce_bridge", in front, as library() would attach a package: what the user defines
     goes before them, and clearing the workspace leaves them.
@@ -27,7 +27,7 @@ def install(device=None):
     They take numeric vectors, matrices and arrays (input double or integer, the others logical too) and return doubles: one
     number, or under "none" the dim, dimnames and names of input. Shapes broadcast by torch's rule on dim. An error is an R
     condition of class bce_bridge_error with Python's message; NA, factors, text, complex numbers and objects of any class
-    are errors.
+    are errors; of na.action there is na.fail alone.
 
     device: one of torch's, such as "cuda" or torch.device("mps", 0): they are answered by this package's torch layer, on
     float64 tensors there (float32 on "mps", which has no other). By default the core computes on R's own memory.

@@ -12,6 +12,7 @@ from bce_bridge.r.session import NotAvailable, RError
 
 _lock = threading.Lock()
 _child = None
+_of_parent = None
 
 
 def call(name, *arguments):
@@ -65,6 +66,21 @@ def _stop(kill=False):
         pass
     child.stdout.close()
     return child.wait()
+
+
+def _after_fork():
+    """The child process is the parent's: a fork starts its own, and holds no end of the pipes whose closing ends that one."""
+    global _lock, _child, _of_parent
+    _lock = threading.Lock()  # a thread that a fork does not have may hold the other
+    # Kept, since the file objects would write what is left in them when they are freed.
+    _of_parent, _child = _child, None
+    if _of_parent is not None:
+        _of_parent.stdin.raw.close()
+        _of_parent.stdout.raw.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def serve():

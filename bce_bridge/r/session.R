@@ -12,10 +12,11 @@ answer <- function(name, ...) {
   )
 }
 
-# What Python's run() asks for: the names and the doubles of the named list that the source gives.
+# What Python's run() asks for: the names and the doubles of the named list that the source gives. Of an object they may mean
+# something else, as those of integer64 do.
 run <- function(source) {
   value <- eval(parse(text = source, keep.source = FALSE), new.env(parent = globalenv()))
-  if (!is.list(value) || is.null(names(value)) || !all(vapply(value, is.numeric, NA))) {
+  if (!is.list(value) || is.null(names(value)) || !all(vapply(value, function(x) is.numeric(x) && !is.object(x), NA))) {
     stop("the source gives no named list of numeric vectors")
   }
   c(list(names(value)), lapply(value, as.double))

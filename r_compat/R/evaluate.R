@@ -5,11 +5,11 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
   pass_na <- match_na_action(na.action, call)
   label_smoothing <- check_label_smoothing(label_smoothing, call)
   if (!curvature && (is_tensor(input) || is_tensor(target))) {
+    if (pass_na) abort(call, "na.action is na.pass, wants na.fail beside tensors, which have NaN but no NA")
     return(evaluate_tensors(list(input, target, weight, pos_weight), reduction, gradient, label_smoothing, call))
   }
-  # An NA among doubles makes the result NaN: they need not be looked through before.
-  doubles <- all(vapply(list(input, target, weight, pos_weight), function(x) is.null(x) || is.double(x), NA))
-  o <- check_operands(input, target, weight, pos_weight, call, pass_na || doubles)
+  doubles <- vapply(list(input = input, target = target, weight = weight, pos_weight = pos_weight), is.double, NA)
+  o <- check_operands(input, target, weight, pos_weight, call, if (!pass_na) c("integer", "logical"))
   result <- answer(
     if (curvature) {
       .Call(C_curvature, o$input, o$target, o$weight, o$pos_weight, label_smoothing, reduction)
@@ -18,30 +18,29 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
     },
     call
   )
-  if (doubles && !anyNA(result)) return(result)
+  # An NA among doubles has made the result NaN, unless there is no element to show it.
+  suspect <- anyNA(result) || length(input) == 0
   if (!pass_na) {
-    for (name in names(o)) check_na(o[[name]], name, call)
-  } else if (any(vapply(o, anyNA, NA))) {
+    for (name in names(o)[doubles & suspect]) check_na(o[[name]], name, call)
+  } else if (any(vapply(o[!doubles | suspect], anyNA, NA))) {
     result <- mark_na(result, where_na(o))
   }
   result
 }
 
 # The operands as the core takes them.
-check_operands <- function(input, target, weight, pos_weight, call, pass_na = FALSE) {
-  check_operand(input, "input", call, pass_na)
-  if (is.logical(input)) {
-    abort(call, "input is of type logical, wants numeric logits: are input and target the wrong way round?")
-  }
+check_operands <- function(input, target, weight, pos_weight, call, refuse_na = number_types) {
+  check_operand(input, "input", call, refuse_na)
   storage.mode(input) <- "double"
-  check_operand(target, "target", call, pass_na)
-  if (!is.null(weight)) check_operand(weight, "weight", call, pass_na)
-  if (!is.null(pos_weight)) check_operand(pos_weight, "pos_weight", call, pass_na)
+  check_operand(target, "target", call, refuse_na)
+  if (!is.null(weight)) check_operand(weight, "weight", call, refuse_na)
+  if (!is.null(pos_weight)) check_operand(pos_weight, "pos_weight", call, refuse_na)
   list(input = input, target = target, weight = weight, pos_weight = pos_weight)
 }
 
 check_label_smoothing <- function(label_smoothing, call) {
-  if (!is.numeric(label_smoothing) || length(label_smoothing) != 1 || !isTRUE(label_smoothing >= 0 && label_smoothing <= 1)) {
+  plain <- is.numeric(label_smoothing) && !is.object(label_smoothing) && length(label_smoothing) == 1
+  if (!plain || !isTRUE(label_smoothing >= 0 && label_smoothing <= 1)) {
     abort(call, "label_smoothing is ", deparse(label_smoothing, nlines = 1), ", wants a number in [0, 1]")
   }
   label_smoothing

@@ -10,16 +10,22 @@ fixes <- c(
   raw = "use as.integer()"
 )
 
-# x, if it is numbers and, unless NA may pass, none of them is NA. An object is refused whatever its type, since its class
-# may give the numbers another meaning: integer64 holds integers in the bits of doubles, a factor the positions of its levels.
-check_operand <- function(x, name, call, pass_na) {
+number_types <- c("double", "integer", "logical")
+
+# x, if it is numbers and, where its type is one of refuse_na, none of them is NA. An object is refused whatever its type, since
+# its class may give the numbers another meaning: integer64 holds integers in the bits of doubles, a factor the positions of its
+# levels.
+check_operand <- function(x, name, call, refuse_na = number_types) {
   kinds <- if (is.object(x)) class(x) else typeof(x)
-  if (is.object(x) || !kinds %in% c("double", "integer", "logical")) {
+  if (is.object(x) || !kinds %in% number_types) {
     got <- if (is.object(x)) paste("of class", kinds[[1]]) else if (is.null(x)) "NULL" else paste("of type", kinds)
     fix <- c(fixes[kinds[kinds %in% names(fixes)]], if (is.object(x)) "use as.numeric() if its numbers are meant")
     abort(call, name, " is ", got, ", wants a numeric vector, matrix or array", if (length(fix)) paste0(": ", fix[[1]]))
   }
-  if (!pass_na && anyNA(x)) check_na(x, name, call)
+  if (typeof(x) %in% refuse_na && anyNA(x)) check_na(x, name, call)
+  if (name == "input" && is.logical(x)) {
+    abort(call, "input is of type logical, wants numeric logits: are input and target the wrong way round?")
+  }
   x
 }
 

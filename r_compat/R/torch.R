@@ -8,12 +8,13 @@
 #' Once `torch` is loaded, `nn_bce_with_logits_loss()` makes a module that inherits from torch's own of this name: it can
 #' be a part of an `nn_module()` or the loss of `luz::setup()`, its `weight` and `pos_weight` are buffers that `$to()`
 #' moves and `$state_dict()` holds, and it prints as torch's does. Numbers given for them become buffers of type double,
-#' which are exact. Called with R's numbers it returns a number, as without torch.
+#' which are exact; an `NA` among them is refused at once. Called with R's numbers it returns a number, as without torch.
 #'
 #' @section Operands:
 #' `input` is a floating tensor, `target` a tensor of its shape and of any real dtype: integer and logical targets, which
 #' torch refuses, are taken in the dtype of `input`. `weight` and `pos_weight` are tensors that broadcast to that shape,
-#' and may not enlarge it. R's numbers beside a tensor are taken as tensors on its device.
+#' and may not enlarge it. R's numbers beside a tensor are taken as tensors on its device; an `NA`
+#' among them is refused, and so is `na.action = na.pass`, for a tensor holds none.
 #'
 #' @section Value:
 #' As torch's: the loss has the dtype of `target`, and no dimensions unless `reduction` is `"none"`. It is differentiable
@@ -78,7 +79,7 @@ as_tensors <- function(operands, call) {
     x <- operands[[name]]
     if (is_tensor(x) || (is.null(x) && name %in% c("weight", "pos_weight"))) next
     dtype <- if (name != "target" && on_cpu) torch::torch_double() else given$dtype
-    operands[[name]] <- tensor_of_numbers(check_operand(x, name, call, pass_na = FALSE), dtype, device)
+    operands[[name]] <- tensor_of_numbers(check_operand(x, name, call), dtype, device)
   }
   operands
 }
@@ -232,19 +233,15 @@ second_derivative <- function(operands, name, other, label_smoothing) {
   )
 }
 
-utils::globalVariables(c("self", "super"))
+utils::globalVariables("self")
 
 # R torch's module of this name, with the forward pass of this package: its buffers, state_dict() and printed form are torch's.
-# Numbers become buffers of doubles, which hold them exactly.
 torch_module <- local({
   generator <- NULL
   function() {
     if (is.null(generator)) {
       generator <<- torch::nn_module(
         inherit = torch::nn_bce_with_logits_loss,
-        initialize = function(weight = NULL, reduction = "mean", pos_weight = NULL) {
-          super$initialize(as_buffer(weight), reduction, as_buffer(pos_weight))
-        },
         forward = function(input, target) {
           weights <- list(self$weight, self$pos_weight)
           if (!is_tensor(input) && !is_tensor(target)) weights <- lapply(weights, as_numbers)
@@ -258,6 +255,9 @@ torch_module <- local({
 
 torch_is_loaded <- function() isNamespaceLoaded("torch") && torch::torch_is_installed()
 
-as_buffer <- function(x) if (is.numeric(x) && !is.object(x)) tensor_of_numbers(x) else x
+# Numbers become buffers of doubles, which hold them exactly.
+as_buffer <- function(x, name, call) {
+  if (is.null(x) || is_tensor(x)) x else tensor_of_numbers(check_operand(x, name, call))
+}
 
 as_numbers <- function(x) if (is_tensor(x)) torch::as_array(x$cpu()$double()) else x

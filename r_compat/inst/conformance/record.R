@@ -60,7 +60,7 @@ record <- function(cases, file) {
   )
   answers <- vapply(cases$cases, function(case) as.character(jsonlite::toJSON(answer(case))), "")
   head <- sub("}$", ",\"answers\":[", jsonlite::toJSON(head, auto_unbox = TRUE))
-  writeLines(c(head, paste0(answers, c(rep(",", length(answers) - 1), "")), "]}"), file)
+  writeLines(c(head, paste(answers, collapse = ",\n"), "]}"), file)
 }
 
 # The version that R torch was made for: torch has no public function for the one it runs on.

@@ -66,7 +66,7 @@ test_that("tibbles and integer64 are refused, with the way to numbers", {
 })
 
 test_that("label_smoothing is a number in [0, 1]", {
-  for (bad in list(-0.1, 1.1, NA, NaN, "0.1", NULL, c(0.1, 0.2), list(0.1))) {
+  for (bad in list(-0.1, 1.1, NA, NaN, "0.1", NULL, c(0.1, 0.2), list(0.1), structure(0, class = "integer64"))) {
     expect_match(refusal(bce_with_logits(1, 1, label_smoothing = bad)), "^label_smoothing is .*, wants a number in \\[0, 1\\]$")
     expect_match(refusal(bce_accumulator()$update(1, 1, label_smoothing = bad)), "^label_smoothing is ")
   }
@@ -88,6 +88,12 @@ test_that("NA of any type is refused with its first position, never taken for a 
   expect_match(refusal(bce_with_logits(1:2, c(1L, NA))), "target is NA at [2]", fixed = TRUE)
   expect_match(refusal(bce_with_logits(1:2, c(NA, TRUE))), "target is NA at [1]", fixed = TRUE)
   expect_match(refusal(bce_with_logits(c(NA, 1L), 0:1)), "input is NA at [1]", fixed = TRUE)
+  # Catches an NA that no element shows, and one beside operands of other types.
+  empty <- matrix(0, 0, 2)
+  for (weight in list(c(1, NA), c(1L, NA), c(TRUE, NA))) {
+    expect_match(refusal(bce_with_logits(empty, empty, weight, reduction = "sum")), "weight is NA at [2]", fixed = TRUE)
+    expect_match(refusal(bce_with_logits(matrix(1L, 3, 2), matrix(TRUE, 3, 2), weight)), "weight is NA at [2]", fixed = TRUE)
+  }
   x <- matrix(0, 2, 3)
   expect_match(refusal(bce_with_logits(x, replace(x, 4, NA))), "target is NA at [2, 2]", fixed = TRUE)
 })

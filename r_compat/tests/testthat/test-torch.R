@@ -47,6 +47,19 @@ test_that("a loss is R torch's module: its class, printed form, buffers and stat
   expect_identical(names(theirs(torch::torch_tensor(1))$state_dict()), "weight")
 })
 
+# Catches an NA that becomes NaN in a buffer, and a class whose numbers mean something else.
+test_that("weights that are no plain numbers are refused when the module is made", {
+  skip_without_torch()
+  for (missing in list(c(1, NA), c(1L, NA), c(TRUE, NA))) {
+    expect_match(refusal(ours(missing)), "weight is NA at [2]", fixed = TRUE)
+    expect_match(refusal(ours(pos_weight = missing)), "pos_weight is NA at [2]", fixed = TRUE)
+  }
+  expect_match(refusal(ours(pos_weight = factor("yes"))), "pos_weight is of class factor")
+  expect_identical(numbers(ours(c(TRUE, NaN))$weight), c(1, NaN))
+  call <- conditionCall(tryCatch(nn_bce_with_logits_loss(NA), error = identity))
+  expect_identical(call, quote(nn_bce_with_logits_loss(NA)))
+})
+
 # Catches a weight on the wrong term, a transposed tensor, a gradient divided twice, or of the wrong operand.
 test_that("loss, gradients and double backward are R torch's, for every reduction, shape and weight", {
   skip_without_torch()
@@ -219,6 +232,8 @@ test_that("what does not fit is an error of this package, in the name of the use
   expect_match(refusal(bce_with_logits(long, x)), "input is a tensor of dtype Long, wants a floating")
   expect_match(refusal(bce_with_logits(x, "a")), "target is of type character")
   expect_match(refusal(bce_with_logits(x, NULL)), "target is NULL")
+  expect_match(refusal(bce_with_logits(c(TRUE, FALSE), double(c(1, 0)))), "input is of type logical.*wrong way round")
+  expect_match(refusal(bce_with_logits(x, x, na.action = na.pass)), "na.action is na.pass, wants na.fail beside tensors")
   expect_identical(conditionCall(tryCatch(loss(x, x), error = identity)), quote(loss(x, x)))
   expect_identical(conditionCall(tryCatch(loss(leaf(x), x), error = identity)), quote(loss(leaf(x), x)))
 })
