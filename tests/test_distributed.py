@@ -4,7 +4,6 @@ The ranks are started once. A test sends all of them a function of this module, 
 one process computes of the whole, and fails with the first rank that raises.
 """
 
-import contextlib
 import multiprocessing
 import traceback
 import warnings
@@ -31,10 +30,6 @@ def serve(rank, path, connection):
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     timeout = timedelta(seconds=30)
-    with contextlib.suppress(ImportError):
-        from tqdm import tqdm
-
-        tqdm.get_lock()  # torch.compile takes it, and in the midst of that multiprocessing failed to make it once
     dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=RANKS, timeout=timeout)
     GROUPS.update((size, dist.new_group(range(size))) for size in SIZES)
     while job := connection.recv():

@@ -14,7 +14,7 @@ from embedded_r import in_own_process, r_text, run_python
 
 from bce_bridge import core, r
 from bce_bridge.conformance.cases import DATA, QUANTITIES, load_cases, load_recorded
-from bce_bridge.r import process
+from bce_bridge.r import process, session
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -600,3 +600,15 @@ def test_nothing_leaks():
         after = work()
     assert resident() - size < 2e6, "what 250 of the 20,000 calls work on"
     assert (after - before < 100).all(), "R's cons cells and vector cells after a collection"
+
+
+@in_own_process
+def test_children_of_the_process_load_their_own_libraries():
+    """Catches R's folders left in LD_LIBRARY_PATH, by which another Python's libpython may be loaded in a child."""
+    for before in (None, "/somewhere"):
+        os.environ.pop("LD_LIBRARY_PATH", None)
+        if before is not None:
+            os.environ["LD_LIBRARY_PATH"] = before
+        session._started = None
+        r.evaluate("r-package", [1.0], [1])
+        assert os.environ.get("LD_LIBRARY_PATH") == before

@@ -67,10 +67,17 @@ def start():
     """
     global _started
     if _started is None:
-        rinterface, lock = _import_rpy2()
-        with lock:
-            if _started is None:
-                _started = rinterface, lock, _start(rinterface)
+        path = os.environ.get("LD_LIBRARY_PATH")
+        try:
+            rinterface, lock = _import_rpy2()
+            with lock:
+                if _started is None:
+                    _started = rinterface, lock, _start(rinterface)
+        finally:
+            # rpy2 adds R's folders, among which the system's libpython may be: this process's children would load that.
+            os.environ.pop("LD_LIBRARY_PATH", None)
+            if path is not None:
+                os.environ["LD_LIBRARY_PATH"] = path
     return _started
 
 
