@@ -187,11 +187,7 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
             return None
         if not isinstance(tensor, DTensor):
             tensor = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
-        added = logits.dim() - tensor.dim()
-        if added < 0 or any(n not in (1, m) for n, m in zip(tensor.shape, logits.shape[added:])):
-            raise RuntimeError(
-                f"{name} of shape {tuple(tensor.shape)} does not broadcast to the logits' shape {tuple(logits.shape)}"
-            )
+        ops.check_weights(logits, **{name: tensor})
         own, of_gradient = zip(*(_align(placement, tensor.shape, logits.shape) for placement in placements))
         return tensor.redistribute(mesh, own).to_local(grad_placements=of_gradient)
 

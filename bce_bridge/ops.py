@@ -228,7 +228,8 @@ class Formulae:
         return value / self.n
 
 
-def _check_weights(input, **weights):
+def check_weights(input, **weights):
+    """Raise RuntimeError for one that does not broadcast to the input's shape; None is none."""
     for name, tensor in weights.items():
         if tensor is None:
             continue
@@ -312,7 +313,7 @@ class Loss(torch.autograd.Function):
     @staticmethod
     def fake(input, target, weight, pos_weight, reduction, label_smoothing, dtype, batch):
         _check_target(input, target)
-        _check_weights(input, weight=weight, pos_weight=pos_weight)
+        check_weights(input, weight=weight, pos_weight=pos_weight)
         if reduction == "none":
             return torch.empty_like(target, dtype=dtype)
         return input.new_empty(input.shape[:batch], dtype=dtype)
@@ -389,7 +390,7 @@ class Derivative(torch.autograd.Function):
 
     @staticmethod
     def fake(input, target, weight, pos_weight, name, reduction, label_smoothing, batch):
-        _check_weights(input, weight=weight, pos_weight=pos_weight)
+        check_weights(input, weight=weight, pos_weight=pos_weight)
         return _empty_derivative(input, target, name)
 
     @staticmethod
