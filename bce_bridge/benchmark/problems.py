@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import bce_bridge
-from bce_bridge import _abi, core
+from bce_bridge import _abi, core, ops
 from bce_bridge.benchmark.results import GIVEN
 
 LOSS, LOSS_AND_GRADIENT = QUANTITIES = ("loss", "loss + gradient")
@@ -96,15 +96,10 @@ def _ours(setting, x, y, pos_weight):
 def _ours_given(setting, x, y, pos_weight, gradient):
     """bce_evaluate as a C program calls it, into memory that is there."""
     loss = torch.empty((), dtype=x.dtype)
-
-    def describe(tensor):
-        strides = tuple(stride * tensor.element_size() for stride in tensor.stride())
-        return _abi.Array(tensor.data_ptr(), setting.dtype, tuple(tensor.shape), strides)
-
-    described = describe(x), describe(y), None, None if pos_weight is None else describe(pos_weight)
-    results = {"loss": describe(loss)}
+    described = [*map(ops.describe, (x, y, None, pos_weight))]
+    results = {"loss": ops.describe(loss)}
     if setting.quantity == LOSS_AND_GRADIENT:
-        results["gradient"] = describe(gradient)
+        results["gradient"] = ops.describe(gradient)
 
     def call():
         _abi.evaluate(*described, 0.0, "mean", **results)
