@@ -253,10 +253,14 @@ def _is_one(tensor):
 
     A device is not asked, since that would stall it.
     """
-    if not tensor.is_cpu or any(tensor.stride()) or not tensor.numel():
+    if not tensor.is_cpu:
         return False
+    if tensor.dim():
+        if any(tensor.stride()) or not tensor.numel():
+            return False
+        tensor = tensor[(0,) * tensor.dim()]
     try:
-        return (tensor[(0,) * tensor.dim()] if tensor.dim() else tensor).item() == 1.0
+        return tensor.item() == 1.0
     except RuntimeError:
         return False  # it stands for a batch
 

@@ -37,12 +37,16 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
             return F.binary_cross_entropy_with_logits(
                 input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
             )
+        # A buffer as an attribute is found after three dictionaries, in half a microsecond. One may have become a parameter.
+        buffers = self._buffers
         return binary_cross_entropy_with_logits(
             input,
             target,
-            self.weight,
-            reduction=self.reduction,
-            pos_weight=self.pos_weight,
+            buffers["weight"] if "weight" in buffers else self.weight,
+            None,
+            None,
+            self.reduction,
+            buffers["pos_weight"] if "pos_weight" in buffers else self.pos_weight,
             label_smoothing=self.label_smoothing,
             backend=self.backend,
         )

@@ -4,6 +4,8 @@ import copy
 import inspect
 import math
 import pickle
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -432,3 +434,36 @@ def test_threads_share_nothing():
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(repeat, range(8))) == [{loss} for loss in expected]
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "torch.inference_mode()",
+        "torch.device('meta')",
+        "torch.set_default_dtype(torch.float64) or contextlib.nullcontext()",
+        "torch._subclasses.FakeTensorMode()",
+    ],
+)
+def test_first_use_in_any_mode(mode):
+    """What the import finds out about tensors must not depend on the mode it happens in: it would choose the slow way, or fail."""
+    code = (
+        f"import contextlib, torch, bce_bridge\nwith {mode}: bce_bridge.BCEWithLogitsLoss()\n"
+        "x = torch.zeros(3, requires_grad=True)\nloss = bce_bridge.BCEWithLogitsLoss()(x, torch.zeros(3))\n"
+        "assert type(loss.grad_fn).__name__ == '_LossBackward' and abs(loss.item() - 0.6931) < 1e-4, loss"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_buffer_may_become_a_parameter_or_none():
+    """The module looks for its buffers in the shortest way."""
+    module = bce_bridge.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0))
+    x, y = torch.randn(5), torch.ones(5)
+    expected = F.binary_cross_entropy_with_logits(x, y, pos_weight=torch.tensor(2.0))
+    module.pos_weight = torch.nn.Parameter(torch.tensor(2.0))
+    torch.testing.assert_close(module(x, y), expected)
+    module.pos_weight = None
+    torch.testing.assert_close(module(x, y), F.binary_cross_entropy_with_logits(x, y))
+    del module.pos_weight
+    module.pos_weight = torch.tensor(2.0)
+    torch.testing.assert_close(module(x, y), expected)
