@@ -121,6 +121,17 @@ def partial_fields(partial):
     return ffi.unpack(ffi.cast("int64_t *", partial), PARTIAL_SIZE)
 
 
+def add_to_partial(partial, address, n):
+    """Add the n float64 numbers, one after the other, at an address."""
+    if n:
+        lib.bce_partial_add(partial, ffi.cast("double *", address), n)
+
+
+def round_partial(partial, reduction, dtype, address):
+    """Write the sum or the mean, rounded once to the floating dtype of this name, to an address."""
+    lib.bce_partial_round(partial, REDUCTIONS[reduction], DTYPES[dtype], ffi.cast(_VOID, address))
+
+
 def isa():
     """The instruction set in use. Raises RuntimeError if BCE_BRIDGE_ISA names one that is not to be had."""
     name = ffi.new("const char **")

@@ -225,9 +225,8 @@ class Accumulator:
         if not _floating(dtype) or dtype.name not in _abi.DTYPES:
             raise TypeError(f"dtype is {dtype}, wants float64, float32, float16 or bfloat16")
         result = np.empty((), dtype.newbyteorder("="))
-        address = _abi.ffi.cast("void *", result.ctypes.data)
         with self._lock:
-            _abi.lib.bce_partial_round(self._partial, _abi.REDUCTIONS[reduction], _abi.DTYPES[dtype.name], address)
+            _abi.round_partial(self._partial, reduction, dtype.name, result.ctypes.data)
         return result[()]
 
     def sum(self, dtype=np.float64):

@@ -74,8 +74,7 @@ class _GlobalLoss(torch.autograd.Function):
         ctx.save_for_backward(logits, targets, weight, pos_weight)
         ctx.options = reduction, label_smoothing, total.count
         loss = torch.empty((), dtype=dtype, device="cpu")  # whatever torch.set_default_device says
-        code, address = _abi.DTYPES[ops.DTYPES[dtype]], _abi.ffi.cast("void *", loss.data_ptr())
-        _abi.lib.bce_partial_round(total, _abi.REDUCTIONS[reduction], code, address)
+        _abi.round_partial(total, reduction, ops.DTYPES[dtype], loss.data_ptr())
         return loss.to(logits.device)
 
     @staticmethod
@@ -123,8 +122,8 @@ def _add(partial, logits, targets, weight, pos_weight, label_smoothing):
     if _on_cpu(operands):
         _evaluate(operands, "sum", label_smoothing, partial=partial)
     else:
-        losses = _loss(logits.double(), targets.double(), weight, pos_weight, "none", label_smoothing)
-        _add_numbers(partial, losses)
+        losses = _loss(logits.double(), targets.double(), weight, pos_weight, "none", label_smoothing).cpu().contiguous()
+        _abi.add_to_partial(partial, losses.data_ptr(), losses.numel())
     return dtype
 
 
@@ -135,12 +134,6 @@ def _on_cpu(operands):
 def _evaluate(operands, reduction, label_smoothing, **results):
     operands = [None if operand is None else operand.resolve_neg() for operand in operands]
     _abi.evaluate(*map(ops.describe, operands), label_smoothing, reduction, **results)
-
-
-def _add_numbers(partial, losses):
-    """Add float64 numbers, of any device, to the partial sum."""
-    losses = losses.cpu().contiguous()
-    _abi.lib.bce_partial_add(partial, _abi.ffi.cast("double *", losses.data_ptr()), losses.numel())
 
 
 def _loss(logits, targets, weight, pos_weight, reduction, label_smoothing):

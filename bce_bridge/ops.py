@@ -13,7 +13,6 @@ is a loss of its own.
 """
 
 import functools
-import itertools
 import math
 import threading
 
@@ -98,11 +97,12 @@ def _idle_calls(*description):
     return []
 
 
-def evaluate(input, target, weight, pos_weight, reduction, label_smoothing, names, *results):
+def evaluate(input, target, weight, pos_weight, reduction, label_smoothing, names, *results, count=0):
     """Have the core compute the results of these names in bce_results into these tensors, all on the CPU and of DTYPES.
 
     Those of more than 0 dimensions are as torch.empty_like makes them: of the target for loss and d_targets, else of the input;
-    but for the first, they have its dtype too. Raises RuntimeError for a weight that does not broadcast.
+    but for the first, they have its dtype too. Under "mean" derivatives are divided by count, or without one by the number of
+    elements. Raises RuntimeError for a weight that does not broadcast.
     """
     idle = _idle_calls(
         reduction,
@@ -116,12 +116,13 @@ def evaluate(input, target, weight, pos_weight, reduction, label_smoothing, name
         pos_weight is not None and (pos_weight.dtype, pos_weight.shape, pos_weight.stride()),
         names,
         results[0].dtype,
+        count,
     )
     try:
         call = idle.pop()
     except IndexError:
         described = map(describe, (input, target, weight, pos_weight))
-        call = _abi.Call(*described, label_smoothing, reduction, **dict(zip(names, map(describe, results))))
+        call = _abi.Call(*described, label_smoothing, reduction, None, count, **dict(zip(names, map(describe, results))))
     tensors = input, target, weight, pos_weight, *results
     try:
         call(*[tensor.data_ptr() for tensor in tensors if tensor is not None])
@@ -142,14 +143,16 @@ def core_loss_and_gradient(input, target, weight, pos_weight, reduction, label_s
     return loss, gradient
 
 
-def triton_loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient):
+def triton_loss_and_gradient(
+    input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient, count=0
+):
     """The same of CUDA tensors."""
     from bce_bridge import triton_kernel
 
     # A 0-d weight may be on the CPU; a view of an imaginary part may hold the numbers negated.
     operands = input, target.to(dtype), weight, pos_weight
     operands = [None if tensor is None else tensor.to(input.device).resolve_neg() for tensor in operands]
-    return triton_kernel.loss_and_gradient(*operands, reduction, label_smoothing, with_gradient)
+    return triton_kernel.loss_and_gradient(*operands, reduction, label_smoothing, with_gradient, count)
 
 
 def _loss_and_gradient(input, *arguments):
@@ -169,16 +172,6 @@ def _empty_derivative(input, target, name):
     return torch.empty_like(input, dtype=input.dtype if name == "input" else torch.float64)
 
 
-def _derivative(input, target, weight, pos_weight, name, reduction, label_smoothing):
-    operands = input, target, weight, pos_weight
-    _check_target(input, target)
-    if input.is_cuda and name == "input":
-        return triton_loss_and_gradient(*operands, reduction, label_smoothing, target.dtype, True)[1]
-    result = _empty_derivative(input, target, name)
-    if input.is_cuda:
-        return result.copy_(Formulae(*operands, reduction, label_smoothing, 0).first(name))
-    evaluate(*operands, reduction, label_smoothing, (_RESULTS[name],), result)
-    return result
 
 
 def _times(a, b):
@@ -247,12 +240,16 @@ def check_weights(input, **weights):
             )
 
 
-def _samples(operands, batch):
-    """The index of each element of the batch dimensions, with its operands."""
-    sizes = operands[0].shape[:batch]
-    operands = [None if tensor is None else tensor.expand(*sizes, *tensor.shape[batch:]) for tensor in operands]
-    for index in itertools.product(*map(range, sizes)):
-        yield index, [None if tensor is None else tensor[index] for tensor in operands]
+def _reduced(losses, batch, reduction, dtype):
+    """The exact sum or mean of float64 losses over all but the batch dimensions, rounded once."""
+    rows = losses.cpu().contiguous()
+    result = torch.empty(rows.shape[:batch], dtype=dtype, device="cpu")
+    n = math.prod(rows.shape[batch:])
+    for i in range(result.numel()):
+        partial = _abi.partial_from()
+        _abi.add_to_partial(partial, rows.data_ptr() + i * n * rows.itemsize, n)
+        _abi.round_partial(partial, reduction, DTYPES[dtype], result.data_ptr() + i * result.itemsize)
+    return result.to(losses.device)
 
 
 def _batched(size, in_dims, operands):
@@ -309,13 +306,10 @@ class Loss(torch.autograd.Function):
 
     @staticmethod
     def compute(input, target, weight, pos_weight, reduction, label_smoothing, dtype, batch):
-        options = reduction, label_smoothing, dtype, False
         if reduction == "none" or not batch:
-            return _loss_and_gradient(input, target, weight, pos_weight, *options)[0]
-        result = input.new_empty(input.shape[:batch], dtype=dtype)
-        for index, operands in _samples((input, target, weight, pos_weight), batch):
-            result[index] = _loss_and_gradient(*operands, *options)[0]
-        return result
+            return _loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, dtype, False)[0]
+        losses = _loss_and_gradient(input, target, weight, pos_weight, "none", label_smoothing, torch.float64, False)[0]
+        return _reduced(losses, batch, reduction, dtype)
 
     @staticmethod
     def fake(input, target, weight, pos_weight, reduction, label_smoothing, dtype, batch):
@@ -388,11 +382,15 @@ class Derivative(torch.autograd.Function):
 
     @staticmethod
     def compute(input, target, weight, pos_weight, name, reduction, label_smoothing, batch):
-        if reduction != "mean" or not batch:
-            return _derivative(input, target, weight, pos_weight, name, reduction, label_smoothing)
+        operands = input, target, weight, pos_weight
+        _check_target(input, target)
+        count = math.prod(input.shape[batch:])
+        if input.is_cuda and name == "input":
+            return triton_loss_and_gradient(*operands, reduction, label_smoothing, target.dtype, True, count)[1]
         result = _empty_derivative(input, target, name)
-        for index, operands in _samples((input, target, weight, pos_weight), batch):
-            result[index] = _derivative(*operands, name, reduction, label_smoothing)
+        if input.is_cuda:
+            return result.copy_(Formulae(*operands, reduction, label_smoothing, batch).first(name))
+        evaluate(*operands, reduction, label_smoothing, (_RESULTS[name],), result, count=count)
         return result
 
     @staticmethod

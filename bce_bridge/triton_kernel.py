@@ -552,7 +552,7 @@ def _layout(tensors):
     return shape, [own if len(own) == 1 else steps for own, steps in zip(alone, strides)]
 
 
-def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, with_gradient):
+def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, with_gradient, count=0):
     """(loss, gradient with respect to the input or None), in one pass over the operands and without waiting for the device.
 
     input       floating CUDA tensor of any shape and strides, as are all: logits
@@ -562,6 +562,7 @@ def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smooth
     reduction   "none", "mean" or "sum"
     label_smoothing     e in [0, 1]: targets y become y (1 - e) + e / 2
     with_gradient       whether to compute the gradient; under "mean" it is that of the mean
+    count       what "mean" divides by; 0 for the number of elements
 
     The loss is like the target (of the input's dtype, if the target is integer or boolean), but 0-d unless reduction is "none";
     the gradient is like the input. The sum is exact and rounded once: no result depends on the order of the elements.
@@ -591,7 +592,7 @@ def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smooth
         return loss if elementwise else loss.fill_(float("nan") if reduction == "mean" else 0.0), gradient
     partial = None if elementwise else torch.zeros((ROWS.value, FIELDS.value), dtype=torch.int64, device=input.device)
 
-    divisor = n if reduction == "mean" else 1
+    divisor = (count or n) if reduction == "mean" else 1
     wide = input.dtype == torch.float64
     weighted = weight is not None or pos_weight is not None
     tensors = *operands.values(), loss if elementwise else None, gradient

@@ -246,9 +246,6 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
     int n = plan.count > 0 ? memory_order(logits, order) : 0;
     plan.label_smoothing = arguments->label_smoothing;
     int64_t count = arguments->count > 0 ? arguments->count : plan.count;
-    if (count < plan.count)
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "count is %" PRId64 ", wants no less than the %" PRId64 " elements of logits",
-                        count, plan.count);
     plan.divisor = reduction == BCE_MEAN && count > 0 ? (double)count : 1.0;
     plan.interrupted = arguments->interrupted;
     plan.interrupted_argument = arguments->interrupted_argument;

@@ -72,7 +72,7 @@ typedef struct {
     const bce_array *pos_weight;  /* likewise */
     double label_smoothing;       /* e in [0, 1]: y -> y (1 - e) + e / 2; 0 for none */
     bce_reduction reduction;      /* of the loss; under BCE_MEAN the derivatives are those of the mean, divided by its count */
-    int64_t count;                /* what BCE_MEAN divides by, for elements that are part of so many; 0 for their own number */
+    int64_t count;                /* what BCE_MEAN divides by, for a part of a mean or for several means; 0 for the elements' number */
     int (*interrupted)(void *);   /* NULL, or asked by the calling thread every some 10^5 elements: not 0 ends the call */
     void *interrupted_argument;   /* what it is called with */
 } bce_arguments;
