@@ -11,7 +11,7 @@ ifeq ($(shell uname -s),Linux)
 SHORTAGE := -DTEST_WRAPPED -Wl,--wrap=malloc,--wrap=pthread_create
 endif
 
-TEST_CORE := $(SHORTAGE) -Wall -Wextra c_src/verify/test_core.c $(VERIFY_CORE) -lm -pthread
+TEST_CORE := $(SHORTAGE) -Wall -Wextra $(wildcard c_src/verify/test_*.c) $(VERIFY_CORE) -lm -pthread
 ADDRESS := -g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 THREAD := -g -O1 -fsanitize=thread
 

@@ -1,0 +1,362 @@
+/* Tests of the values: elements, limits, types, sums. */
+
+#include <float.h>
+
+#include "test_core.h"
+
+__extension__ typedef __int128 int128;
+
+/* |got - exact| in units of the last place of the dtype at exact. */
+static double error_in_ulp(bce_dtype dtype, double got, long double exact)
+{
+    float_format format = format_of(dtype);
+    int exponent;
+    if (fabsl(exact) >= ldexpl(1.0L - ldexpl(1.0L, -format.precision - 1), format.limit))
+        return got == (exact > 0.0L ? HUGE_VAL : -HUGE_VAL) ? 0.0 : HUGE_VAL;
+    frexpl(exact, &exponent);
+    int unit = exponent - format.precision;
+    if (exact == 0.0L || unit < format.least)
+        unit = format.least;
+    return (double)ldexpl(fabsl((long double)got - exact), -unit);
+}
+
+/* The formulae of bce.h, and for each the sum of its terms' magnitudes where they may cancel. */
+static void exact_results(double x, double y, double w, double p, long double exact[RESULTS], long double terms[RESULTS])
+{
+    long double a = fabsl((long double)x), t = expl(-a), l = log1pl(t);
+    long double plus = 1.0L / (1.0L + t), minus = t / (1.0L + t);
+    long double softplus = x > 0.0 ? a + l : l, softplus_minus = x > 0.0 ? l : a + l;
+    long double sigma = x > 0.0 ? plus : minus, sigma_minus = x > 0.0 ? minus : plus;
+    exact[LOSS] = w * ((1.0L - y) * softplus + (long double)p * y * softplus_minus);
+    exact[GRADIENT] = w * ((1.0L - y) * sigma - (long double)p * y * sigma_minus);
+    exact[CURVATURE] = w * (1.0L - y + (long double)p * y) * sigma * sigma_minus;
+    exact[D_TARGETS] = w * ((p - 1.0L) * l + (x > 0.0 ? -1.0L : p) * a);
+    exact[D_WEIGHT] = (1.0L - y) * softplus + (long double)p * y * softplus_minus;
+    exact[D_POS_WEIGHT] = (long double)w * y * softplus_minus;
+    for (int k = 0; k < RESULTS; k++)
+        terms[k] = 0.0L;
+    if (y != 0.0 && y != 1.0)
+        terms[GRADIENT] = w * ((1.0L - y) * sigma + (long double)p * y * sigma_minus);
+    /* w (p - 1) L and the linear term, of opposite signs for p > 1. */
+    terms[D_TARGETS] = w * (fabsl(p - 1.0L) * l + (x > 0.0 ? 1.0L : p) * a);
+}
+
+void test_values(void)
+{
+    static const char *const names[] = {"float64", "float32", "float16", "bfloat16"};
+    uint64_t state = 1;
+    problem problem;
+    problem_init(&problem, 3000);
+    for (int d = 0; d < FLOATING_DTYPES; d++)
+        for (int hard = 0; hard < 2; hard++) {
+            bce_dtype dtype = (bce_dtype)d;
+            double bound = dtype != BCE_FLOAT64 ? 0.5001 : hard ? 2.0 : 4.0, worst[RESULTS] = {0.0};
+            problem_fill(&problem, dtype, hard, &state);
+            bce_arguments arguments = arguments_of(problem.arrays[0], problem.arrays[1], hard ? NULL : &problem.arrays[2],
+                                                   hard ? NULL : &problem.arrays[3], BCE_NONE);
+            bce_results results = all_results(&problem);
+            CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+            for (int64_t i = 0; i < problem.n; i++) {
+                size_t at = (size_t)i * element_size(dtype);
+                double in[4];
+                long double exact[RESULTS], terms[RESULTS];
+                for (int k = 0; k < 4; k++)
+                    in[k] = element_read(dtype, problem.operands[k] + at);
+                exact_results(in[0], in[1], in[2], in[3], exact, terms);
+                for (int k = 0; k < RESULTS; k++) {
+                    double got = element_read(dtype, problem.results[k] + at);
+                    double error = error_in_ulp(dtype, got, exact[k]);
+                    /* Four float64 roundings of terms that cancel, in units of the result's last place. */
+                    double one_ulp = error_in_ulp(dtype, 0.0, exact[k]);
+                    double allowance = terms[k] > 0.0L && exact[k] != 0.0L
+                                           ? (double)(0x1p-51L * terms[k] / fabsl(exact[k])) * one_ulp
+                                           : 0.0;
+                    if (k > GRADIENT && dtype == BCE_FLOAT64)
+                        allowance += 2.0;
+                    worst[k] = fmax(worst[k], error - allowance);
+                    check(error <= bound + allowance, "a result is within its bound", __FILE__, __LINE__);
+                }
+            }
+            printf("  %-8s %s labels: loss %.3f, gradient %.3f, curvature %.3f ULP beyond cancellation\n", names[d],
+                   hard ? "hard" : "soft", worst[LOSS], worst[GRADIENT], worst[CURVATURE]);
+        }
+    problem_free(&problem);
+}
+
+/* Limits are taken: a zero coefficient silences its term, even against an infinity; NaN in any operand gives NaN. */
+void test_limits(void)
+{
+    const double inf = HUGE_VAL, nan = (double)NAN;
+    const struct {
+        double x, y, w, p, loss, gradient;
+    } cases[] = {
+        {inf, 1, 1, 1, 0, 0},          {-inf, 0, 1, 1, 0, 0},          {inf, 0, 1, 1, inf, 1},
+        {-inf, 1, 1, 1, inf, -1},      {inf, 0, 2, 3, inf, 2},         {-inf, 1, 2, 3, inf, -6},
+        {inf, 0.5, 1, 1, inf, 0.5},    {-inf, 0.5, 1, 1, inf, -0.5},   {inf, 0, 0, 1, 0, 0},
+        {-inf, 1, 0, 1, 0, 0},         {-inf, 1, 1, 0, 0, 0},          {-inf, 0.5, 1, 0, 0, 0},
+        {3, 0.5, 0, 2, 0, 0},          {1, inf, 0, 1, 0, 0},           {nan, 0, 1, 1, nan, nan},
+        {nan, 1, 1, 1, nan, nan},      {nan, 0, 0, 0, nan, nan},       {1, nan, 1, 1, nan, nan},
+        {1, nan, 0, 1, nan, nan},      {1, 0, nan, 1, nan, nan},       {1, 0, 1, nan, nan, nan},
+        {1, 1, 0, nan, nan, nan},      {inf, 1, nan, 1, nan, nan},     {inf, 1, 5, 7, 0, 0},
+    };
+    const int64_t n = 1;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++)
+        for (int d = 0; d < FLOATING_DTYPES; d++) {
+            bce_dtype dtype = (bce_dtype)d;
+            double in[4] = {cases[c].x, cases[c].y, cases[c].w, cases[c].p}, loss = 7.0, gradient = 7.0, sum = 7.0;
+            for (int k = 0; k < 4; k++)
+                element_write(dtype, in[k], &in[k]);
+            bce_array w = contiguous(&in[2], dtype, &n), p = contiguous(&in[3], dtype, &n);
+            bce_array loss_out = contiguous(&loss, dtype, &n), gradient_out = contiguous(&gradient, dtype, &n);
+            bce_array sum_out = number(&sum);
+            bce_arguments arguments =
+                arguments_of(contiguous(&in[0], dtype, &n), contiguous(&in[1], dtype, &n), &w, &p, BCE_NONE);
+            for (int without = 0; without < 4; without++) {
+                if ((without & 1 && cases[c].w != 1.0) || (without & 2 && cases[c].p != 1.0))
+                    continue;
+                arguments.weight = without & 1 ? NULL : &w;
+                arguments.pos_weight = without & 2 ? NULL : &p;
+                bce_results results = no_results;
+                results.loss = &loss_out;
+                results.gradient = &gradient_out;
+                arguments.reduction = BCE_NONE;
+                CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+                double got = element_read(dtype, &loss);
+                CHECK(got == cases[c].loss || (got != got && cases[c].loss != cases[c].loss));
+                got = element_read(dtype, &gradient);
+                CHECK(got == cases[c].gradient || (got != got && cases[c].gradient != cases[c].gradient));
+                results.loss = &sum_out;
+                arguments.reduction = BCE_SUM;
+                CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+                CHECK(sum == cases[c].loss || (sum != sum && cases[c].loss != cases[c].loss));
+            }
+        }
+}
+
+/* Every type of targets and weights gives what the same numbers give as float64. */
+void test_dtypes(void)
+{
+    enum { N = 300 };
+    const int64_t n = N;
+    uint64_t state = 2;
+    double x[N], wide[3][N], expected[N], got[N];
+    unsigned char narrow[3][8 * N];
+    bce_array out = contiguous(got, BCE_FLOAT64, &n), expected_out = contiguous(expected, BCE_FLOAT64, &n);
+    bce_results results = no_results;
+    for (int d = 0; d < DTYPES; d++) {
+        bce_dtype dtype = (bce_dtype)d;
+        for (int i = 0; i < N; i++) {
+            x[i] = random_logit(&state, BCE_FLOAT64);
+            for (int k = 0; k < 3; k++) {
+                unsigned char *element = narrow[k] + (size_t)i * element_size(dtype);
+                double value = random_unit(&state) * 3.0;
+                if (dtype > BCE_BFLOAT16)
+                    value = dtype == BCE_BOOL ? (double)(value < 1.5) : floor(value * 30.0) - (dtype == BCE_UINT8 ? 0.0 : 50.0);
+                element_write(dtype, value, element);
+                wide[k][i] = element_read(dtype, element);
+            }
+        }
+        bce_array w = contiguous(wide[1], BCE_FLOAT64, &n), p = contiguous(wide[2], BCE_FLOAT64, &n);
+        bce_arguments arguments =
+            arguments_of(contiguous(x, BCE_FLOAT64, &n), contiguous(wide[0], BCE_FLOAT64, &n), &w, &p, BCE_NONE);
+        results.loss = &expected_out;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+        arguments.targets = contiguous(narrow[0], dtype, &n);
+        w = contiguous(narrow[1], dtype, &n);
+        p = contiguous(narrow[2], dtype, &n);
+        results.loss = &out;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+        CHECK(memcmp(got, expected, sizeof got) == 0);
+    }
+    /* All 65,536 numbers of the short types, as logits. */
+    const int64_t all = 65536;
+    unsigned char *bits = allocate(2 * 65536);
+    double *from_short = allocate(8 * 65536), *from_wide = allocate(8 * 65536), *values = allocate(8 * 65536);
+    for (int d = BCE_FLOAT16; d <= BCE_BFLOAT16; d++) {
+        for (uint32_t i = 0; i < 65536; i++) {
+            uint16_t u16 = (uint16_t)i;
+            memcpy(bits + 2 * i, &u16, 2);
+            values[i] = element_read((bce_dtype)d, bits + 2 * i);
+        }
+        unsigned char no = 0;
+        const int64_t zero_stride = 0;
+        bce_array targets = vector(&no, BCE_BOOL, &all, &zero_stride);
+        bce_array out_short = contiguous(from_short, BCE_FLOAT64, &all), out_wide = contiguous(from_wide, BCE_FLOAT64, &all);
+        bce_arguments arguments = arguments_of(contiguous(bits, (bce_dtype)d, &all), targets, NULL, NULL, BCE_NONE);
+        results.loss = &out_short;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+        arguments.logits = contiguous(values, BCE_FLOAT64, &all);
+        results.loss = &out_wide;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+        bool same = true;
+        for (int i = 0; i < 65536; i++)
+            same &= from_short[i] == from_wide[i] || (from_short[i] != from_short[i] && from_wide[i] != from_wide[i]);
+        CHECK(same);
+    }
+    free(bits);
+    free(from_short);
+    free(from_wide);
+    free(values);
+}
+
+/* Logits in [-20, 20] have losses above 2^-29, multiples of 2^-82 below 2^5: 2^20 of them fit 127 bits. */
+void test_sums(void)
+{
+    static const int64_t lengths[] = {1, 7, 31, 32, 33, 255, 256, 257, 1000, 4099};
+    uint64_t state = 3;
+    for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
+        const int64_t n = lengths[l];
+        double *x = allocate(8 * (size_t)n), *y = allocate(8 * (size_t)n), *losses = allocate(8 * (size_t)n);
+        for (int64_t i = 0; i < n; i++) {
+            x[i] = (random_unit(&state) - 0.5) * 40.0;
+            y[i] = (double)(random_bits(&state) >> 63);
+        }
+        bce_arguments arguments =
+            arguments_of(contiguous(x, BCE_FLOAT64, &n), contiguous(y, BCE_FLOAT64, &n), NULL, NULL, BCE_NONE);
+        bce_array out = contiguous(losses, BCE_FLOAT64, &n);
+        bce_results results = no_results;
+        results.loss = &out;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+        int128 total = 0;
+        for (int64_t i = 0; i < n; i++) {
+            int exponent;
+            int64_t mantissa = (int64_t)ldexp(frexp(losses[i], &exponent), 53);
+            total += (int128)mantissa << (exponent - 53 + 82);
+        }
+        /* An integer becomes a double correctly rounded; a 1 below the quotient's 64 bits stands for its remainder. */
+        double sum = ldexp((double)total, -82), got;
+        int128 quotient = (total << 20) / n;
+        quotient |= (total << 20) % n != 0;
+        double mean = ldexp((double)quotient, -102);
+        out = number(&got);
+        arguments.reduction = BCE_SUM;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK && got == sum);
+        arguments.reduction = BCE_MEAN;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK && got == mean);
+
+        /* Any partition, merged in any order, has the same partial sum. */
+        bce_partial whole = {{0}, 0, 0, 0, 0}, of_numbers = whole;
+        results.loss = NULL;
+        results.partial = &whole;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+        bce_partial_add(&of_numbers, losses, (size_t)n);
+        CHECK(memcmp(&whole, &of_numbers, sizeof whole) == 0);
+        for (int turn = 0; turn < 20; turn++) {
+            bce_partial parts[4], merged = {{0}, 0, 0, 0, 0};
+            memset(parts, 0, sizeof parts);
+            for (int64_t at = 0; at < n;) {
+                const int64_t length = 1 + random_below(&state, n - at);
+                arguments.logits = contiguous(x + at, BCE_FLOAT64, &length);
+                arguments.targets = contiguous(y + at, BCE_FLOAT64, &length);
+                results.partial = &parts[random_below(&state, 4)];
+                CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+                at += length;
+            }
+            for (int k = 0; k < 4; k++)
+                bce_partial_merge(&merged, &parts[(k + turn) % 4]);
+            CHECK(memcmp(&whole, &merged, sizeof whole) == 0);
+        }
+        free(x);
+        free(y);
+        free(losses);
+    }
+}
+
+static double rounded_sum(const double *numbers, size_t n)
+{
+    bce_partial partial = {{0}, 0, 0, 0, 0};
+    double result = 7.0;
+    bce_partial_add(&partial, numbers, n);
+    CHECK(bce_partial_round(&partial, BCE_SUM, BCE_FLOAT64, &result) == BCE_OK);
+    CHECK(partial.count == (int64_t)n);
+    return result;
+}
+
+#define SUM(...) rounded_sum((const double[]){__VA_ARGS__}, sizeof((const double[]){__VA_ARGS__}) / sizeof(double))
+
+void test_partial_sums(void)
+{
+    const double inf = HUGE_VAL, max = DBL_MAX, least = 0x1p-1074;
+    CHECK(SUM(1e300, 1.0, -1e300) == 1.0);
+    CHECK(SUM(1.0, 0x1p-53, 0x1p-106) == 1.0 + 0x1p-52);
+    CHECK(SUM(1.0, 0x1p-53, -0x1p-106) == 1.0);
+    CHECK(SUM(1.0, 0x1p-53, least) == 1.0 + 0x1p-52);
+    CHECK(SUM(1.0, 0x1p-53) == 1.0);
+    CHECK(SUM(1.0 + 0x1p-52, 0x1p-53) == 1.0 + 0x1p-51);
+    CHECK(SUM(least, least, least, -least) == 2.0 * least);
+    CHECK(SUM(0x1p1023, 0x1p1023, -0x1p1023) == 0x1p1023);
+    CHECK(SUM(max, max) == inf);
+    CHECK(SUM(-max, -max) == -inf);
+    CHECK(SUM(max, 0x1p969) == max);
+    CHECK(SUM(max, 0x1p970) == inf);
+    CHECK(SUM(0x1p-1022, -least) == 0x1p-1022 - least);
+    CHECK(SUM(inf, 1.0) == inf);
+    CHECK(SUM(-inf, max) == -inf);
+    CHECK(isnan(SUM(inf, -inf)));
+    CHECK(isnan(SUM((double)NAN, 1.0)));
+    CHECK(rounded_sum(NULL, 0) == 0.0);
+
+    /* Rounding to the short types, once: by way of float64 these ties would go the other way. */
+    const double above_ties[] = {1.0 + 0x1p-24, 1.0 + 0x1p-11, 1.0 + 0x1p-8};
+    for (int d = BCE_FLOAT32; d <= BCE_BFLOAT16; d++) {
+        double tie[2] = {above_ties[d - BCE_FLOAT32], 0x1p-80}, result;
+        for (int sign = 0; sign < 2; sign++) {
+            bce_partial partial = {{0}, 0, 0, 0, 0};
+            bce_partial_add(&partial, tie, 2);
+            CHECK(bce_partial_round(&partial, BCE_SUM, (bce_dtype)d, &result) == BCE_OK);
+            double expected = sign == 0 ? 1.0 + ldexp(1.0, 1 - format_of((bce_dtype)d).precision) : 1.0;
+            CHECK(element_read((bce_dtype)d, &result) == expected);
+            tie[1] = -tie[1];
+        }
+    }
+
+    /* The same value not in canonical form: every limb lends 2^31 - 1 times 2^32 to the one below. */
+    double numbers[] = {1e300, -3.25, 1e-300, -7e17}, result, expected = SUM(1e300, -3.25, 1e-300, -7e17);
+    bce_partial partial = {{0}, 0, 0, 0, 0};
+    bce_partial_add(&partial, numbers, 4);
+    bce_partial canonical = partial;
+    const int64_t lent = INT32_MAX;
+    for (int i = 0; i + 1 < BCE_PARTIAL_LIMBS; i++) {
+        partial.limbs[i] += lent * ((int64_t)1 << 32);
+        partial.limbs[i + 1] -= lent;
+    }
+    CHECK(bce_partial_round(&partial, BCE_SUM, BCE_FLOAT64, &result) == BCE_OK && result == expected);
+    bce_partial merged = {{0}, 0, 0, 0, 0};
+    bce_partial_merge(&merged, &partial);
+    CHECK(memcmp(&merged, &canonical, sizeof merged) == 0);
+    bce_partial_add(&partial, numbers, 0);
+    CHECK(memcmp(&partial, &canonical, sizeof partial) == 0);
+    bce_partial_merge(&merged, &merged);
+    CHECK(bce_partial_round(&merged, BCE_SUM, BCE_FLOAT64, &result) == BCE_OK && result == 2.0 * expected);
+
+    /* Nothing that a partial sum may hold is undefined. */
+    const int64_t extremes[] = {INT64_MIN, INT64_MAX, -1};
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 3; j++) {
+            bce_partial wild, other;
+            for (int k = 0; k < BCE_PARTIAL_LIMBS; k++) {
+                wild.limbs[k] = extremes[i];
+                other.limbs[k] = extremes[j];
+            }
+            wild.count = wild.nan = wild.plus_infinity = wild.minus_infinity = extremes[i];
+            other.count = other.nan = other.plus_infinity = other.minus_infinity = extremes[j];
+            bce_partial_add(&wild, numbers, 4);
+            bce_partial_merge(&wild, &other);
+            for (int k = 0; k + 1 < BCE_PARTIAL_LIMBS; k++)
+                CHECK(wild.limbs[k] >= 0 && wild.limbs[k] >> 32 == 0);
+            bce_status status = bce_partial_round(&wild, BCE_MEAN, BCE_FLOAT64, &result);
+            CHECK(status == BCE_OK || status == BCE_ERROR_ARGUMENT);
+        }
+
+    bce_partial empty = {{0}, 0, 0, 0, 0};
+    CHECK(bce_partial_round(&empty, BCE_MEAN, BCE_FLOAT64, &result) == BCE_OK && isnan(result));
+    CHECK(bce_partial_round(&empty, BCE_SUM, BCE_FLOAT64, &result) == BCE_OK && result == 0.0 && !signbit(result));
+    CHECK(bce_partial_round(NULL, BCE_SUM, BCE_FLOAT64, &result) == BCE_ERROR_ARGUMENT);
+    CHECK(bce_partial_round(&empty, BCE_SUM, BCE_FLOAT64, NULL) == BCE_ERROR_ARGUMENT);
+    CHECK(bce_partial_round(&empty, BCE_NONE, BCE_FLOAT64, &result) == BCE_ERROR_ARGUMENT);
+    CHECK(bce_partial_round(&empty, (bce_reduction)9, BCE_FLOAT64, &result) == BCE_ERROR_ARGUMENT);
+    CHECK(bce_partial_round(&empty, BCE_SUM, BCE_INT64, &result) == BCE_ERROR_DTYPE);
+    CHECK(bce_partial_round(&empty, BCE_SUM, (bce_dtype)-1, &result) == BCE_ERROR_DTYPE);
+    empty.count = -1;
+    CHECK(bce_partial_round(&empty, BCE_SUM, BCE_FLOAT64, &result) == BCE_ERROR_ARGUMENT);
+}
