@@ -8,7 +8,7 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
     if (pass_na) abort(call, "na.action is na.pass, wants na.fail beside tensors, which have NaN but no NA")
     return(evaluate_tensors(list(input, target, weight, pos_weight), reduction, gradient, label_smoothing, call))
   }
-  doubles <- vapply(list(input = input, target = target, weight = weight, pos_weight = pos_weight), is.double, NA)
+  doubles <- c(is.double(input), is.double(target), is.double(weight), is.double(pos_weight))
   o <- check_operands(input, target, weight, pos_weight, call, if (!pass_na) c("integer", "logical"))
   result <- answer(
     if (curvature) {
@@ -31,7 +31,7 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
 # The operands as the core takes them.
 check_operands <- function(input, target, weight, pos_weight, call, refuse_na = number_types) {
   check_operand(input, "input", call, refuse_na)
-  storage.mode(input) <- "double"
+  if (!is.double(input)) storage.mode(input) <- "double"
   check_operand(target, "target", call, refuse_na)
   if (!is.null(weight)) check_operand(weight, "weight", call, refuse_na)
   if (!is.null(pos_weight)) check_operand(pos_weight, "pos_weight", call, refuse_na)
@@ -54,8 +54,10 @@ answer <- function(result, call) {
 
 # As R torch: matched when the loss is called, in part or in full, NULL being the first choice.
 match_reduction <- function(reduction, call) {
+  reductions <- c("mean", "sum", "none")
+  if (is.character(reduction) && length(reduction) == 1 && reduction %in% reductions) return(reduction)
   tryCatch(
-    match.arg(reduction, c("mean", "sum", "none")),
+    match.arg(reduction, reductions),
     error = function(e) abort(call, "reduction is ", deparse(reduction, nlines = 1), ": ", conditionMessage(e))
   )
 }

@@ -16,8 +16,8 @@ number_types <- c("double", "integer", "logical")
 # its class may give the numbers another meaning: integer64 holds integers in the bits of doubles, a factor the positions of its
 # levels.
 check_operand <- function(x, name, call, refuse_na = number_types) {
-  kinds <- if (is.object(x)) class(x) else typeof(x)
-  if (is.object(x) || !kinds %in% number_types) {
+  if (is.object(x) || !is.numeric(x) && !is.logical(x)) {
+    kinds <- if (is.object(x)) class(x) else typeof(x)
     got <- if (is.object(x)) paste("of class", kinds[[1]]) else if (is.null(x)) "NULL" else paste("of type", kinds)
     fix <- c(fixes[kinds[kinds %in% names(fixes)]], if (is.object(x)) "use as.numeric() if its numbers are meant")
     abort(call, name, " is ", got, ", wants a numeric vector, matrix or array", if (length(fix)) paste0(": ", fix[[1]]))
