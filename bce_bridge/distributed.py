@@ -121,6 +121,9 @@ def _add(partial, logits, targets, weight, pos_weight, label_smoothing):
     dtype = _loss(*empty, "sum", label_smoothing).dtype
     if _on_cpu(operands):
         _evaluate(operands, "sum", label_smoothing, partial=partial)
+    elif functional.kernel_for("auto", *operands) == "triton":
+        for fields in ops.triton_partial_sums(*operands, label_smoothing, dtype):
+            _abi.lib.bce_partial_merge(partial, _abi.partial_from(fields))
     else:
         losses = _loss(logits.double(), targets.double(), weight, pos_weight, "none", label_smoothing).cpu().contiguous()
         _abi.add_to_partial(partial, losses.data_ptr(), losses.numel())
@@ -149,6 +152,9 @@ def _gradient(logits, targets, weight, pos_weight, reduction, label_smoothing, c
         gradient = torch.empty_like(logits)
         _evaluate(operands, reduction, label_smoothing, count=count, gradient=ops.describe(gradient))
         return gradient
+    if functional.kernel_for("auto", *operands) == "triton":
+        dtype = targets.dtype if targets.is_floating_point() else logits.dtype
+        return ops.triton_loss_and_gradient(*operands, reduction, label_smoothing, dtype, True, count)[1]
     # The division is a part of the one rounding.
     with torch.enable_grad():
         wide = logits.detach().double().requires_grad_()

@@ -87,7 +87,7 @@ def binary_cross_entropy_with_logits(
         raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
     if type(label_smoothing) is not float or not 0.0 <= label_smoothing <= 1.0:
         label_smoothing = _smoothing(label_smoothing)
-    kernel = "core" if plain and backend in ("auto", "core") else _kernel(backend, input, target, weight, pos_weight)
+    kernel = "core" if plain and backend in ("auto", "core") else kernel_for(backend, input, target, weight, pos_weight)
     if kernel == "aten":
         return _aten(input, target, weight, pos_weight, reduction, label_smoothing)
     if not plain:
@@ -152,7 +152,7 @@ def _has_triton():
     return True
 
 
-def _kernel(backend, input, target, weight, pos_weight):
+def kernel_for(backend, input, target, weight, pos_weight):
     """What computes the loss: "core", "triton", "aten", or "operator" for whatever the operators of ops.py choose."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, wants one of {', '.join(map(repr, BACKENDS))}")

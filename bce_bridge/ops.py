@@ -146,13 +146,24 @@ def core_loss_and_gradient(input, target, weight, pos_weight, reduction, label_s
 def triton_loss_and_gradient(
     input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient, count=0
 ):
-    """The same of CUDA tensors."""
+    """The same of CUDA tensors; under "mean" divided by count, or without one by the number of elements."""
     from bce_bridge import triton_kernel
 
+    operands = _for_triton(input, target, weight, pos_weight, dtype)
+    return triton_kernel.loss_and_gradient(*operands, reduction, label_smoothing, with_gradient, count)
+
+
+def triton_partial_sums(input, target, weight, pos_weight, label_smoothing, dtype):
+    """Fields of bce_partial, list after list, whose sums together are that of the losses of CUDA tensors."""
+    from bce_bridge import triton_kernel
+
+    return triton_kernel.partial_sums(*_for_triton(input, target, weight, pos_weight, dtype), label_smoothing)
+
+
+def _for_triton(input, target, weight, pos_weight, dtype):
     # A 0-d weight may be on the CPU; a view of an imaginary part may hold the numbers negated.
     operands = input, target.to(dtype), weight, pos_weight
-    operands = [None if tensor is None else tensor.to(input.device).resolve_neg() for tensor in operands]
-    return triton_kernel.loss_and_gradient(*operands, reduction, label_smoothing, with_gradient, count)
+    return [None if tensor is None else tensor.to(input.device).resolve_neg() for tensor in operands]
 
 
 def _loss_and_gradient(input, *arguments):

@@ -22,7 +22,7 @@ NUM_WARPS = 4
 # A partial sum is a few rows, to be added up, each with the fields of bce_partial: blocks add to different rows, so as not to
 # queue for one. Integer additions have no order, so that the total is the same whenever each comes.
 LIMBS = tl.constexpr(68)
-NAN, PLUS_INFINITY, MINUS_INFINITY = tl.constexpr(69), tl.constexpr(70), tl.constexpr(71)
+COUNT, NAN, PLUS_INFINITY, MINUS_INFINITY = tl.constexpr(68), tl.constexpr(69), tl.constexpr(70), tl.constexpr(71)
 FIELDS = tl.constexpr(128)
 ROWS = tl.constexpr(32)
 # Each element adds less than 2^32 to a limb of its row, which holds less than 2^63.
@@ -552,6 +552,57 @@ def _layout(tensors):
     return shape, [own if len(own) == 1 else steps for own, steps in zip(alone, strides)]
 
 
+def _checked(input, target, weight, pos_weight, label_smoothing):
+    """The operands in the input's shape, None where there is none; errors as in loss_and_gradient."""
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"label_smoothing is {label_smoothing!r}, wants a number in [0, 1]")
+    if input.dtype not in FLOATING:
+        raise RuntimeError(f"input has dtype {input.dtype}, wants a floating one")
+    if target.shape != input.shape:
+        raise RuntimeError(f"target of shape {tuple(target.shape)} must have the input's shape {tuple(input.shape)}")
+    if input.numel() > MAX_ELEMENTS:
+        raise RuntimeError(f"input has {input.numel()} elements, wants at most {MAX_ELEMENTS}")
+    given = {"input": input, "target": target, "weight": weight, "pos_weight": pos_weight}
+    return [None if tensor is None else _expanded(name, tensor, input) for name, tensor in given.items()]
+
+
+def _rows(input):
+    """An empty partial sum."""
+    return torch.zeros((ROWS.value, FIELDS.value), dtype=torch.int64, device=input.device)
+
+
+def _launch(operands, label_smoothing, losses, gradient, partial, divisor=1, wide_sum=False):
+    """Fill the losses and the gradient, and add to the partial sum, of those that are not None; wide_sum: for float64."""
+    input, _, weight, pos_weight = operands
+    n = input.numel()
+    weighted = weight is not None or pos_weight is not None
+    wide = gradient is not None and gradient.dtype == torch.float64
+    narrow = [result is not None and result.dtype == torch.float32 and not weighted for result in (losses, gradient)]
+    tensors = *operands, losses, gradient
+    shape, strides = _layout([input if tensor is None else tensor for tensor in tensors])
+    with torch.cuda.device_of(input):
+        _evaluate[(triton.cdiv(n, BLOCK),)](
+            *tensors,
+            partial,
+            n,
+            shape,
+            *strides,
+            keep=1.0 - label_smoothing,
+            add=0.5 * label_smoothing,
+            divisor=float(divisor),
+            SMOOTH=label_smoothing != 0.0,
+            # A reciprocal is another rounding, which only a float64 result would show, and no power of 2 has.
+            MULTIPLY=not wide or divisor & (divisor - 1) == 0,
+            TAILS=weighted and (wide or wide_sum or (losses is not None and losses.dtype == torch.float64)),
+            SETTLE_LOSS=narrow[0],
+            SETTLE_GRADIENT=narrow[1] and divisor == 1,
+            INDEX=tl.int32 if n < 2**31 - BLOCK else tl.int64,
+            BLOCK=BLOCK,
+            num_warps=NUM_WARPS,
+            enable_fp_fusion=False,
+        )
+
+
 def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, with_gradient, count=0):
     """(loss, gradient with respect to the input or None), in one pass over the operands and without waiting for the device.
 
@@ -572,53 +623,35 @@ def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smooth
     """
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}, wants 'none', 'mean' or 'sum'")
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing is {label_smoothing!r}, wants a number in [0, 1]")
-    if input.dtype not in FLOATING:
-        raise RuntimeError(f"input has dtype {input.dtype}, wants a floating one")
-    if target.shape != input.shape:
-        raise RuntimeError(f"target of shape {tuple(target.shape)} must have the input's shape {tuple(input.shape)}")
+    operands = _checked(input, target, weight, pos_weight, label_smoothing)
     n = input.numel()
-    if n > MAX_ELEMENTS:
-        raise RuntimeError(f"input has {n} elements, wants at most {MAX_ELEMENTS}")
-    given = {"input": input, "target": target, "weight": weight, "pos_weight": pos_weight}
-    operands = {name: None if tensor is None else _expanded(name, tensor, input) for name, tensor in given.items()}
-
     dtype = target.dtype if target.dtype.is_floating_point else input.dtype
-    elementwise = reduction == "none"
-    loss = torch.empty_like(target, dtype=dtype) if elementwise else torch.empty((), dtype=dtype, device=input.device)
     gradient = torch.empty_like(input) if with_gradient else None
-    if n == 0:
-        return loss if elementwise else loss.fill_(float("nan") if reduction == "mean" else 0.0), gradient
-    partial = None if elementwise else torch.zeros((ROWS.value, FIELDS.value), dtype=torch.int64, device=input.device)
-
     divisor = (count or n) if reduction == "mean" else 1
-    wide = input.dtype == torch.float64
-    weighted = weight is not None or pos_weight is not None
-    tensors = *operands.values(), loss if elementwise else None, gradient
-    shape, strides = _layout([input if tensor is None else tensor for tensor in tensors])
+    if reduction == "none":
+        losses = torch.empty_like(target, dtype=dtype)
+        if n:
+            _launch(operands, label_smoothing, losses, gradient, None)
+        return losses, gradient
+    loss = torch.empty((), dtype=dtype, device=input.device)
+    if n == 0:
+        return loss.fill_(float("nan") if reduction == "mean" else 0.0), gradient
+    partial = _rows(input)
+    _launch(operands, label_smoothing, None, gradient, partial, divisor, dtype == torch.float64)
+    shift = 47 - divisor.bit_length()
     with torch.cuda.device_of(input):
-        _evaluate[(triton.cdiv(n, BLOCK),)](
-            *tensors,
-            partial,
-            n,
-            shape,
-            *strides,
-            keep=1.0 - label_smoothing,
-            add=0.5 * label_smoothing,
-            divisor=float(divisor),
-            SMOOTH=label_smoothing != 0.0,
-            # A reciprocal is another rounding, which only a float64 result would show, and no power of 2 has.
-            MULTIPLY=not wide or divisor & (divisor - 1) == 0,
-            TAILS=weighted and (dtype == torch.float64 or (with_gradient and wide)),
-            SETTLE_LOSS=elementwise and dtype == torch.float32 and not weighted,
-            SETTLE_GRADIENT=with_gradient and input.dtype == torch.float32 and divisor == 1 and not weighted,
-            INDEX=tl.int32 if n < 2**31 - BLOCK else tl.int64,
-            BLOCK=BLOCK,
-            num_warps=NUM_WARPS,
-            enable_fp_fusion=False,
-        )
-        if not elementwise:
-            shift = 47 - divisor.bit_length()
-            _round_partial[(1,)](partial, loss, divisor << shift, shift, num_warps=8, enable_fp_fusion=False)
+        _round_partial[(1,)](partial, loss, divisor << shift, shift, num_warps=8, enable_fp_fusion=False)
     return loss, gradient
+
+
+def partial_sums(input, target, weight, pos_weight, label_smoothing):
+    """Lists of the fields of bce_partial, whose sums together are that of the losses: exact, and waited for.
+
+    Arguments and errors are those of loss_and_gradient.
+    """
+    operands = _checked(input, target, weight, pos_weight, label_smoothing)
+    partial = _rows(input)
+    if input.numel():
+        _launch(operands, label_smoothing, None, None, partial, wide_sum=True)
+    partial[0, COUNT.value] = input.numel()
+    return partial[:, : MINUS_INFINITY.value + 1].tolist()

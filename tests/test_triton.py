@@ -7,6 +7,7 @@ are fused where they are written and nowhere else, and that nothing in it is app
 import functools
 import importlib
 import itertools
+import math
 import multiprocessing
 import os
 import re
@@ -233,6 +234,32 @@ def test_sums_do_not_depend_on_the_order():
         order = torch.randperm(3000)
         sums.add(loss_and_gradient(x[order], y[order].double(), w[order], None, "sum", 0.0, False)[0].item())
     assert len(sums) == 1
+
+
+# Catches: what global_loss exchanges on CUDA not being the core's partial sum, or a shard's gradient not the core's.
+@interpreted
+def test_shards_of_a_global_loss():
+    from unittest.mock import patch
+
+    from bce_bridge import distributed, functional
+
+    def kernel_for(backend, input, *others):
+        return "operator" if input.is_meta else "triton"
+
+    torch.manual_seed(0)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        x, y = (torch.randn(60, 50) * 30).to(dtype), torch.rand(50, 60).T
+        x[0, :3] = torch.tensor([math.inf, -math.inf, math.nan])
+        w, p = torch.rand(50, dtype=torch.float64) * 1e-320, torch.tensor(2e300, dtype=torch.float64)
+        for operands in ((x, y, None, None), (x[1:], y[1:], w, p), (x[:0], y[:0], None, None)):
+            ours, cores = _abi.partial_from(), _abi.partial_from()
+            distributed._add(cores, *operands, 0.1)
+            gradient = distributed._gradient(*operands, "mean", 0.1, 77_777)
+            with patch.object(distributed, "_on_cpu", lambda _: False), patch.object(functional, "kernel_for", kernel_for):
+                distributed._add(ours, *operands, 0.1)
+                got = distributed._gradient(*operands, "mean", 0.1, 77_777)
+            assert _abi.partial_fields(ours) == _abi.partial_fields(cores)
+            torch.testing.assert_close(got, gradient, rtol=0, atol=0, equal_nan=True)
 
 
 X = torch.zeros(4, 3)
