@@ -248,6 +248,14 @@ def test_what_is_missing_is_said_in_one_line(tmp_path):
         assert hint in printed and printed.count("\n") == 1, printed
 
 
+def test_a_checkout_in_the_working_directory_is_not_what_runs(tmp_path):
+    """Catches R torch's own process importing the package from where the user stands, uncompiled, instead of the installed one."""
+    (tmp_path / "bce_bridge").mkdir()
+    (tmp_path / "bce_bridge/__init__.py").write_text("raise ImportError('uncompiled')")
+    printed = run_python(f"import os, sys, bce_bridge.r; sys.path.remove(''); os.chdir({str(tmp_path)!r})\n" + UNAVAILABLE.format("r-torch"))
+    assert printed.count("\n") <= 1 and "uncompiled" not in printed, printed
+
+
 @in_own_process
 def test_errors_of_r():
     """Catches an R error that is swallowed, or that loses the call it arose in."""

@@ -40,11 +40,12 @@ def _start():
     if not sys.executable:
         raise NotAvailable("R torch runs in a Python process of its own: sys.executable, which would start it, is not set")
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
         "TORCH_INSTALL": "0",  # R torch downloads nothing when it is loaded
     }
     return subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import serve; serve()"],
+        # Less the folder that -c puts in front, where a checkout may hold this package uncompiled.
+        [sys.executable, "-c", f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import serve; serve()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
