@@ -162,7 +162,9 @@ def triton_partial_sums(input, target, weight, pos_weight, label_smoothing, dtyp
 
 def _for_triton(input, target, weight, pos_weight, dtype):
     # A 0-d weight may be on the CPU; a view of an imaginary part may hold the numbers negated.
-    operands = input, target.to(dtype), weight, pos_weight
+    if target.is_floating_point() or dtype != input.dtype:
+        target = target.to(dtype)
+    operands = input, target, weight, pos_weight
     return [None if tensor is None else tensor.to(input.device).resolve_neg() for tensor in operands]
 
 
