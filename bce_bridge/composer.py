@@ -1,6 +1,8 @@
 """Composer's binary cross entropy with logits, computed by bce_bridge. Imports torch and the functional layer, not Composer.
 
-    from bce_bridge.composer import binary_cross_entropy_with_logits    # for composer.loss.binary_cross_entropy_with_logits
+In place of composer.loss.binary_cross_entropy_with_logits:
+
+    from bce_bridge.composer import binary_cross_entropy_with_logits
 """
 
 import warnings
@@ -47,9 +49,7 @@ def binary_cross_entropy_with_logits(
     # The loss has the type of floating targets, else of the input: Composer's is float32.
     if target.dtype.is_floating_point or input.dtype != torch.float32:
         target = target.float()
-    loss = functional.binary_cross_entropy_with_logits(
-        input, target, weight, size_average, reduce, reduction, pos_weight
-    )
+    loss = functional.binary_cross_entropy_with_logits(input, target, weight, size_average, reduce, reduction, pos_weight)
     return loss / input.shape[0] if scale_by_batch_size else loss
 
 
@@ -75,5 +75,5 @@ def _one_hot(input, indices):
         warnings.warn("Negative label indices are being ignored in conversion to one-hot labels", stacklevel=3)
         present = (indices >= 0).unsqueeze(1)
         indices = indices.clamp(min=0)
-    shape = indices.shape[:1] + (classes,) + indices.shape[1:]
+    shape = (*indices.shape[:1], classes, *indices.shape[1:])
     return torch.zeros(shape, dtype=torch.bool, device=indices.device).scatter_(1, indices.unsqueeze(1), present)

@@ -162,7 +162,11 @@ def kernel_for(backend, input, target, weight, pos_weight):
     on_cpu = all(tensor.is_cpu for tensor in given)
     plain = all(type(tensor) in (torch.Tensor, torch.nn.Parameter) for tensor in given)
     # As in torch, a 0-d tensor may stay on the CPU.
-    on_cuda = input.is_cuda and torch.version.hip is None and all(tensor.device == input.device or tensor.is_cpu and not tensor.dim() for tensor in given)
+    on_cuda = (
+        input.is_cuda
+        and torch.version.hip is None
+        and all(tensor.device == input.device or (tensor.is_cpu and not tensor.dim()) for tensor in given)
+    )
     if backend == "auto":
         if on_cpu or all(tensor.is_meta for tensor in given):
             return "operator"
@@ -228,7 +232,7 @@ class _Loss(torch.autograd.Function):
             or torch.is_grad_enabled()
             or ops.transforming()
             or type(grad_output) is not torch.Tensor
-            or not (one := _is_one(grad_output)) and ops.batched(grad_output)
+            or (not (one := _is_one(grad_output)) and ops.batched(grad_output))
         ):
             return *ops.gradients(operands, needed, grad_output, *ctx.options), None, None, None, None
         if needed[0]:

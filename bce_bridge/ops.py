@@ -61,12 +61,7 @@ def transforming():
 
 def intercepted():
     """Whether anybody wants to see operators: these, a mode (fake tensors, tracers, counters), or torch.jit.trace."""
-    return (
-        _functorch_active()
-        or forward_ad._current_level >= 0
-        or _modes_active() > 0
-        or _tracing_state() is not None
-    )
+    return _functorch_active() or forward_ad._current_level >= 0 or _modes_active() > 0 or _tracing_state() is not None
 
 
 _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: ())  # torch 2.7 does not tell
@@ -143,9 +138,7 @@ def core_loss_and_gradient(input, target, weight, pos_weight, reduction, label_s
     return loss, gradient
 
 
-def triton_loss_and_gradient(
-    input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient, count=0
-):
+def triton_loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient, count=0):
     """The same of CUDA tensors; under "mean" divided by count, or without one by the number of elements."""
     from bce_bridge import triton_kernel
 
@@ -183,8 +176,6 @@ def _empty_derivative(input, target, name):
     if name == "target":
         return torch.empty_like(target)
     return torch.empty_like(input, dtype=input.dtype if name == "input" else torch.float64)
-
-
 
 
 def _times(a, b):
@@ -299,7 +290,11 @@ def _register(function):
 
     def forward(*arguments):
         grad, forward_grad = caller.modes
-        with torch.set_grad_enabled(grad), forward_ad._set_fwd_grad_enabled(forward_grad), torch._C._AutoDispatchBelowAutograd():
+        with (
+            torch.set_grad_enabled(grad),
+            forward_ad._set_fwd_grad_enabled(forward_grad),
+            torch._C._AutoDispatchBelowAutograd(),
+        ):
             return operator(*arguments)
 
     def autograd(*arguments):

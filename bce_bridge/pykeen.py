@@ -1,5 +1,7 @@
 """PyKEEN's binary cross entropy with logits, computed by bce_bridge. Imports PyKEEN and the functional layer.
 
+PyKEEN finds the loss by its name once it is registered:
+
     from bce_bridge.pykeen import register
     register()
     pykeen.pipeline.pipeline(dataset="Nations", model="DistMult", training_loop="lcwa", loss="bce-bridge")

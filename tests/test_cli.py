@@ -68,7 +68,8 @@ def test_infert_gives_rs_own_deviance(tmp_path):
 def test_failures_are_printed_and_set_the_exit_code():
     code = (
         "import sys; from bce_bridge.conformance import cli, implementations as i; true = i.Core.loss_and_grad\n"
-        "i.Core.loss_and_grad = lambda *a: tuple(1.001 * result for result in true(*a)); import bce_bridge.conformance.crosscheck as c\n"
+        "i.Core.loss_and_grad = lambda *a: tuple(1.001 * result for result in true(*a))\n"
+        "import bce_bridge.conformance.crosscheck as c\n"
         "c.crosscheck.__defaults__ = (c.crosscheck.__defaults__[0], (i.Core,), 'cpu'); sys.exit(cli.main(['crosscheck']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -19,7 +19,9 @@ def test_the_files_are_whole():
 
 
 # The contract at hard labels, on every case that has them: 0.51 ULP for float32, 2 ULP for float64.
-@pytest.mark.parametrize("case", [case for case in CASES if case.family in ("worked", "sweep", "random")], ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.family in ("worked", "sweep", "random")], ids=lambda case: case.id
+)
 def test_hard_labels_are_within_the_contract(case):
     if not np.isin(case.targets, (0, 1)).all() or case.weight is not None or case.pos_weight is not None:
         # Soft labels and weights: the bound of the cross-check.

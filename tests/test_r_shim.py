@@ -249,10 +249,11 @@ def test_what_is_missing_is_said_in_one_line(tmp_path):
 
 
 def test_a_checkout_in_the_working_directory_is_not_what_runs(tmp_path):
-    """Catches R torch's own process importing the package from where the user stands, uncompiled, instead of the installed one."""
+    """Catches R torch's own process importing the package from where the user stands instead of the installed one."""
     (tmp_path / "bce_bridge").mkdir()
     (tmp_path / "bce_bridge/__init__.py").write_text("raise ImportError('uncompiled')")
-    printed = run_python(f"import os, sys, bce_bridge.r; sys.path.remove(''); os.chdir({str(tmp_path)!r})\n" + UNAVAILABLE.format("r-torch"))
+    there = f"import os, sys, bce_bridge.r; sys.path.remove(''); os.chdir({str(tmp_path)!r})\n"
+    printed = run_python(there + UNAVAILABLE.format("r-torch"))
     assert printed.count("\n") <= 1 and "uncompiled" not in printed, printed
 
 
@@ -312,7 +313,7 @@ def test_numpy_and_pandas_objects_handed_to_r():
     r.install()
     rng = np.random.default_rng(5)
     x, y = rng.normal(scale=20, size=(4, 3)), rng.random((4, 3))
-    want, slope = core.loss_and_grad(x, y, pos_weight=[1, 2, 3], reduction="none")
+    want, _ = core.loss_and_grad(x, y, pos_weight=[1, 2, 3], reduction="none")
     functions = robjects.globalenv
     for source in ("bce_with_logits", "bcebridge::bce_with_logits"):
         loss = robjects.r(f'function(x, y) {source}(as.matrix(x), as.matrix(y), NULL, 1:3, "none", gradient = TRUE)')
@@ -391,7 +392,10 @@ def test_python_computes_on_a_device_of_torch():
 
 CONDITIONS = [
     ("bce_with_logits(c(1, 2, 3), c(1, 0))", "target of shape (2,) must have the input's shape (3,)"),
-    ("bce_with_logits(c(1, 2), c(1, 0), pos_weight = 1:3)", "pos_weight of shape (3,) does not broadcast to the input's shape (2,)"),
+    (
+        "bce_with_logits(c(1, 2), c(1, 0), pos_weight = 1:3)",
+        "pos_weight of shape (3,) does not broadcast to the input's shape (2,)",
+    ),
     ("bce_with_logits(1, NA_real_)", "target is NA at [1]"),
     ("bce_with_logits(c(1, 2), c(NaN, NA))", "target is NA at [2]"),
     ("bce_with_logits(c(1, 2), c(1L, NA))", "target is NA at [2]"),

@@ -1,4 +1,4 @@
-"""The R package's vignette shows R beside Python. Catches a chunk in either language that no longer prints what the other does."""
+"""The R package's vignette shows R beside Python. Catches a chunk in one language that no longer prints what the other does."""
 
 import contextlib
 import io

@@ -370,8 +370,8 @@ def test_results_follow_their_operands():
     layouts = [base, base.to(memory_format=torch.channels_last), base.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)]
     for x in layouts:
         for y in layouts:
-            for y in (y.sigmoid(), y.sigmoid().double()):
-                ours, theirs = both(x, y, reduction="none")
+            for target in (y.sigmoid(), y.sigmoid().double()):
+                ours, theirs = both(x, target, reduction="none")
                 for a, b in zip(ours, theirs):
                     assert a.stride() == b.stride() and a.dtype == b.dtype
                 torch.testing.assert_close(ours, theirs)
@@ -446,7 +446,7 @@ def test_threads_share_nothing():
     ],
 )
 def test_first_use_in_any_mode(mode):
-    """What the import finds out about tensors must not depend on the mode it happens in: it would choose the slow way, or fail."""
+    """What the import finds out about tensors must not depend on its mode: it would choose the slow way or fail."""
     code = (
         f"import contextlib, torch, bce_bridge\nwith {mode}: bce_bridge.BCEWithLogitsLoss()\n"
         "x = torch.zeros(3, requires_grad=True)\nloss = bce_bridge.BCEWithLogitsLoss()(x, torch.zeros(3))\n"

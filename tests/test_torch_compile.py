@@ -127,7 +127,7 @@ def test_compiled_refusals(name):
     with pytest.raises(RuntimeError, match=f"{name} of shape"):
         torch.compile(bce, fullgraph=True)(x, x, **{name: torch.ones(4, 3)})
     for options in ({name: [1.0]}, {"reduction": "foo"}):
-        with pytest.raises(Exception):
+        with pytest.raises(Exception):  # noqa: B017, PT011 (the kind is the compiler's choice)
             torch.compile(bce, fullgraph=True)(x, x, **options)
 
 

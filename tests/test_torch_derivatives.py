@@ -57,9 +57,7 @@ TRANSFORMS = {
     "third derivative": lambda f, x, y, w, p: vmap(grad(grad(grad(f))), (0, 0, None, 0))(
         x[:, 0, 0], y[:, 0, 0], w[0], p[:, 0, 0]
     ),
-    "vectorised jacobian": lambda f, x, y, w, p: torch.autograd.functional.jacobian(
-        lambda x: f(x, y, w, p), x, vectorize=True
-    ),
+    "vectorised jacobian": lambda f, x, y, w, p: torch.autograd.functional.jacobian(lambda x: f(x, y, w, p), x, vectorize=True),
 }
 
 
@@ -205,7 +203,7 @@ def test_no_grad_inside_nested_transforms():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_samples_of_a_vmap_have_the_bits_of_their_own_calls(dtype, reduction):
     torch.manual_seed(2)
-    x = (torch.randn(7, 5, 9, dtype=torch.float64) * 10 ** torch.linspace(-3, 3, 7, dtype=torch.float64)[:, None, None]).to(dtype)
+    x = (torch.randn(7, 5, 9) * torch.logspace(-3, 3, 7)[:, None, None]).to(dtype)
     x[0, 0, :2] = torch.tensor([math.inf, -math.inf])
     x[1, 0, 0] = math.nan
     y, w = torch.rand(9, 5, 7, dtype=dtype).permute(2, 1, 0), torch.rand(9, dtype=dtype)

@@ -15,7 +15,8 @@ from pathlib import Path
 import pykeen.losses
 import torch
 
-from bce_bridge import composer, core, pykeen as bridge
+from bce_bridge import composer, core
+from bce_bridge import pykeen as bridge
 from bce_bridge.benchmark.measure import cores, environment
 from bce_bridge.benchmark.memory import peak_memory
 
@@ -127,7 +128,7 @@ little.
 {text}
 
 {note}.
-"""
+"""  # noqa: E501
     )
 
 

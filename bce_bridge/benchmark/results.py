@@ -63,12 +63,18 @@ GOALS = (
     Goal("torch eager / ours, 16 Mi, one thread", "kernel", 16 * _MI, 1, "torch eager", "contender", "at least", 8.0),
     Goal("torch.compile / ours, 16 Mi, one thread", "kernel", 16 * _MI, 1, "torch.compile", "contender", "at least", 1.8),
     # The limit's result has its memory given, too.
-    Goal("ours, results given / memory limit, 64 Mi, all threads", "kernel", 64 * _MI, 0, "memory limit", "given", "at most", 2.5),
+    Goal(
+        "ours, results given / memory limit, 64 Mi, all threads", "kernel", 64 * _MI, 0, "memory limit", "given", "at most", 2.5
+    ),
     Goal("torch eager / ours, step, 1000, one thread", "training step", 1000, 1, "torch eager", "contender", "at least", 1.0),
     Goal("peak memory of a step / input, 1 Mi", "training step", _MI, 1, "bce_bridge", "memory", "at most", 1.0),
     Goal("AVX2 / AVX-512, 1 Mi, one thread", "instruction set", _MI, 1, "avx2", "contender", "at most", 2.2),
-    Goal("base R / ours in R, 1 Mi doubles, one thread", "R", _MI, 1, "base R", "contender", "at least", 50.0, "float64", "none"),
-    Goal("R torch / ours in R, 1 Mi doubles, one thread", "R", _MI, 1, "R torch", "contender", "at least", 2.0, "float64", "none"),
+    Goal(
+        "base R / ours in R, 1 Mi doubles, one thread", "R", _MI, 1, "base R", "contender", "at least", 50.0, "float64", "none"
+    ),
+    Goal(
+        "R torch / ours in R, 1 Mi doubles, one thread", "R", _MI, 1, "R torch", "contender", "at least", 2.0, "float64", "none"
+    ),
 )
 
 

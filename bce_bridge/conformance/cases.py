@@ -60,8 +60,7 @@ def load_recorded(path=RECORDED):
     recording = json.loads(Path(path).read_text())
     answers = {
         entry["id"]: {
-            quantity: np.array([float.fromhex(number) for number in np.atleast_1d(entry[quantity])])
-            for quantity in QUANTITIES
+            quantity: np.array([float.fromhex(number) for number in np.atleast_1d(entry[quantity])]) for quantity in QUANTITIES
         }
         for entry in recording["answers"]
     }

@@ -10,12 +10,16 @@ EXTRA = "pip install 'bce-bridge[{}]'"
 
 def main(arguments=None):
     """Run the command line; the exit code is 0, 1 for a failure of an implementation, 2 for bad arguments or input."""
-    parser = argparse.ArgumentParser(prog="bce-bridge", description="Binary cross entropy with logits, checked across languages.")
+    parser = argparse.ArgumentParser(
+        prog="bce-bridge", description="Binary cross entropy with logits, checked across languages."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("crosscheck", help="compare every implementation with the exact values and with R torch")
     data = check.add_mutually_exclusive_group()
     data.add_argument("--dataset", choices=["infert"], help="compare loss sums on an R data set with a fitted glm instead")
-    data.add_argument("--data", metavar="FILE", help="compare loss sums on .npz or .csv with logit, target[, weight, pos_weight]")
+    data.add_argument(
+        "--data", metavar="FILE", help="compare loss sums on .npz or .csv with logit, target[, weight, pos_weight]"
+    )
     check.set_defaults(run=_crosscheck, extra="crosscheck")
     bench = commands.add_parser("bench", help="measure times and peak memory beside torch, NumPy and the memory limit")
     bench.add_argument("--sizes", metavar="N,...", help="numbers of elements (1000,16Ki,1Mi,16Mi,64Mi up to 256 MiB)")
@@ -137,7 +141,9 @@ def _loss_sums(options):
     console.print(table)
     for row in rows:
         if "hint" in row:
-            console.print(f"{row['implementation']} is not installed: {row['hint']}", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                f"{row['implementation']} is not installed: {row['hint']}", markup=False, highlight=False, soft_wrap=True
+            )
     for row in rows:
         for key, value in row.items():
             if isinstance(value, float) and value - value != 0:

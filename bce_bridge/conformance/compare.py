@@ -1,5 +1,7 @@
 """Compare answers with the exact ones, and say of every difference what it is.
 
+A number is one of
+
     exact      the right number, correctly rounded
     rounding   within the implementation's bound: in ULP of the result, or, where the terms of the formula cancel by nature
                (a gradient near its root, targets outside [0, 1]), in roundings of those terms

@@ -1,4 +1,4 @@
-"""Real logits and targets: R's data set infert with a fitted glm, or a file of the user's; and each implementation's loss sum."""
+"""Real logits and targets, of R's data set infert with a fitted glm or of a user's file; and each implementation's loss sum."""
 
 import csv
 from dataclasses import dataclass

@@ -82,8 +82,7 @@ def as_json(rows):
                 for (kind, dtype, cancelling), (ulp, case, element) in sorted(row.worst.items())
             ],
             "failures": [
-                {key: ("inf" if value == float("inf") else value) for key, value in failure.items()}
-                for failure in row.failures
+                {key: ("inf" if value == float("inf") else value) for key, value in failure.items()} for failure in row.failures
             ],
         }
         for row in rows

@@ -59,7 +59,7 @@ def evaluate(implementation, logits, targets, weight=None, pos_weight=None, redu
     _check_implementation(implementation)
     given = {"logits": logits, "targets": targets, "weight": weight, "pos_weight": pos_weight}
     operands = core.checked_operands(*(session.without_r(value, name) for name, value in given.items()), reduction)
-    x, y = operands[:2]
+    x = operands[0]
     if implementation in _ON_TENSORS:
         if x.dtype not in (np.float32, np.float64):
             raise TypeError(f"logits has dtype {x.dtype}, wants float32 or float64 for {implementation!r}")

@@ -101,4 +101,3 @@ def serve():
             answer = "error", error
         pickle.dump(answer, answers)
         answers.flush()
-

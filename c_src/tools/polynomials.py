@@ -50,9 +50,7 @@ def rounded_minimax(function, weight, degree, low, high):
     fixed = []
     for k in range(degree + 1):
         done = list(range(k))
-        rest = minimax(
-            lambda x: function(x) - polynomial(fixed, done, x), weight, list(range(k, degree + 1)), low, high
-        )
+        rest = minimax(lambda x: function(x) - polynomial(fixed, done, x), weight, list(range(k, degree + 1)), low, high)
         fixed.append(mpf(float(rest[0])))
     points = [low + (high - low) * i / 4001 for i in range(1, 4001)]
     exponents = list(range(degree + 1))
@@ -61,8 +59,11 @@ def rounded_minimax(function, weight, degree, low, high):
 
 
 def evaluation(name, variable, comment, function, weight, degree, low, high):
-    """A C function for an odd degree: pairs c_k + c_(k + 1) x, then Horner's form in x^2. Half the latency of Horner's form in x for one more
-    multiplication; and where the signs alternate, as in log1p's, all pairs have one sign, so that nothing cancels."""
+    """A C function for an odd degree: pairs c_k + c_(k + 1) x, then Horner's form in x^2.
+
+    Half the latency of Horner's form in x for one more multiplication; and where the signs alternate, as in log1p's, all
+    pairs have one sign, so that nothing cancels.
+    """
     coefficients, worst = rounded_minimax(function, weight, degree, mpf(low), mpf(high))
     pairs = [
         f"bce_fma(bce_all({coefficients[k + 1].hex()}), {variable}, bce_all({coefficients[k].hex()}))"
