@@ -3,6 +3,9 @@
 # make check-r       R CMD check --as-cran of the R package, which must end with Status: OK
 # make test-composer    the tests beside Composer's own function, with the torch it pins in .venv-composer (some GB)
 # make record-composer  record the answers of Composer that make test compares with
+# make lint          ruff's checks of the Python code and of its format; part of make test
+# make version       set the version to VERSION=1.2.3, everywhere that it is written
+# make release-check    build a release from a clean clone of HEAD, test what was built, and put it into dist/ (some 15 minutes)
 # make exhaustive    check the float32 results for all 2^32 logits (some minutes; needs GNU MPFR)
 # make sanitize      the C core's tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 # make fuzz          any headers at all through the C core for FUZZ_SECONDS=60 (needs clang)
@@ -18,7 +21,7 @@ R_LIBRARY := $(VENV)/lib/R/library
 CORE := $(wildcard c_src/*.c c_src/*.h c_src/*.inc)
 R_PACKAGE := $(shell find r_compat -type f -not -path '*/src/bce.*' -not -path '*/src/bce_*' -not -name '*.o' -not -name '*.so')
 
-.PHONY: setup crosscheck test test-python test-r check-r test-composer record-composer exhaustive clean
+.PHONY: setup crosscheck test lint test-python test-r check-r test-composer record-composer version release-check exhaustive clean
 
 setup: $(VENV)/python-installed
 
@@ -41,7 +44,11 @@ $(VENV)/python-installed: $(VENV)/system $(CORE) pyproject.toml setup.py constra
 crosscheck: setup
 	@$(VENV)/bin/bce-bridge crosscheck
 
-test: test-python test-r
+test: lint test-python test-r
+
+lint: setup
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --check --quiet .
 
 test-python: setup
 	@without=""; \
@@ -72,12 +79,22 @@ test-composer: $(COMPOSER)/installed
 record-composer: $(COMPOSER)/installed
 	@$(COMPOSER)/bin/python tools/record_composer.py $(COMPOSER)/legacy
 
+# c_src/bce.h is where the version is read from; tests/test_repository.py holds the others to it.
+version:
+	@echo "$(VERSION)" | grep -qE '^[0-9]+\.[0-9]+\.[0-9]+$$' || { echo "make version wants VERSION=1.2.3, got '$(VERSION)'" >&2; exit 1; }
+	@sed -i.old -e 's/^#define BCE_VERSION .*/#define BCE_VERSION "$(VERSION)"/' -e 's/^\([Vv]ersion\): .*/\1: $(VERSION)/' \
+		c_src/bce.h r_compat/DESCRIPTION CITATION.cff
+	@rm c_src/bce.h.old r_compat/DESCRIPTION.old CITATION.cff.old
+
+release-check:
+	@PYTHON=$(PYTHON) tools/release-check.sh
+
 exhaustive:
 	@mkdir -p build
 	@$(CC) -O2 -pthread c_src/*.c c_src/verify/exhaustive.c -o build/exhaustive -lmpfr -lgmp -lm
 	@build/exhaustive
 
 clean:
-	rm -rf $(VENV) $(COMPOSER) build *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
+	rm -rf $(VENV) $(COMPOSER) build dist *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
 
 include c_src/verify/verify.mk

@@ -1,8 +1,10 @@
 """What keeps the repository's parts in step, and the package light."""
 
 import re
+import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import bce_bridge
@@ -11,10 +13,38 @@ from bce_bridge.conformance import compare
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def versions(root):
+    """What each of the places that name the version says."""
+    patterns = {
+        "c_src/bce.h": r'^#define BCE_VERSION "(.+)"$',
+        "r_compat/DESCRIPTION": r"^Version: (.+)$",
+        "CITATION.cff": r"^version: (.+)$",
+    }
+    return [re.findall(pattern, (root / file).read_text(), re.MULTILINE) for file, pattern in patterns.items()]
+
+
 def test_one_version():
+    """Catches a version set in one place alone, a compiled core or an installation older than the tree, and a version that
+    the lists of changes do not begin with."""
     version = bce_bridge.__version__
-    assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()
-    assert f"Version: {version}\n" in (ROOT / "r_compat/DESCRIPTION").read_text()
+    assert metadata.version("bce-bridge") == version
+    assert versions(ROOT) == [[version]] * 3
+    assert re.search(r"^## (\d[\d.]*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
+    assert re.match(r"# bcebridge (\S+)\n", (ROOT / "r_compat/NEWS.md").read_text())[1] == version
+
+
+def test_make_version_sets_all(tmp_path):
+    """Catches a line that make version no longer finds."""
+    for folder in ("c_src", "r_compat"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for file in ("Makefile", "CITATION.cff"):
+        shutil.copy(ROOT / file, tmp_path)
+    before = set(tmp_path.rglob("*"))
+    subprocess.run(["make", "--silent", "-C", tmp_path, "version", "VERSION=12.3.4"], check=True)
+    assert versions(tmp_path) == [["12.3.4"]] * 3
+    assert set(tmp_path.rglob("*")) == before
+    refused = subprocess.run(["make", "-C", tmp_path, "version", "VERSION=1.x"], capture_output=True, text=True)
+    assert refused.returncode != 0 and "make version wants VERSION=1.2.3, got '1.x'" in refused.stderr
 
 
 def test_generated_polynomials_are_fresh():
