@@ -52,7 +52,7 @@ lint: setup
 
 test-python: setup
 	@without=""; \
-	for part in r mpfr; do \
+	for part in r mpfr chromium; do \
 		grep -q "^$$part$$" $(VENV)/system || { echo "Not installed, so its tests do not run: $$part"; without="$$without and not $$part"; }; \
 	done; \
 	$(VENV)/bin/python -c 'import triton' 2>/dev/null || { echo "Not installed, so its tests do not run: triton"; without="$$without and not triton"; }; \

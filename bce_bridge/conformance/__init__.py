@@ -1,4 +1,5 @@
 """The cross-check: cases, the exact answers to them, the implementations, their comparison and its report.
 
-Imports everything else in the package; nothing else imports it. Needs mpmath and rich (pip install 'bce-bridge[crosscheck]').
+Imports everything else in the package; nothing else imports it. Needs mpmath and rich, and for the page jinja2 and matplotlib
+(pip install 'bce-bridge[crosscheck]').
 """

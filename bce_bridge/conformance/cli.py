@@ -3,7 +3,11 @@
 import argparse
 import importlib.util
 import json
+import os
+import shlex
 import sys
+from datetime import datetime, timezone
+from pathlib import Path
 
 EXTRA = "pip install 'bce-bridge[{}]'"
 
@@ -19,6 +23,10 @@ def main(arguments=None):
     data.add_argument("--dataset", choices=["infert"], help="compare loss sums on an R data set with a fitted glm instead")
     data.add_argument(
         "--data", metavar="FILE", help="compare loss sums on .npz or .csv with logit, target[, weight, pos_weight]"
+    )
+    check.add_argument("--html", metavar="FILE", help="write a page with table, plots of the errors and versions to FILE")
+    check.add_argument(
+        "--plot", metavar="FILE", help="draw errors of the C core and libtorch against the logit to FILE, an .svg"
     )
     check.set_defaults(run=_crosscheck, extra="crosscheck")
     bench = commands.add_parser("bench", help="measure times and peak memory beside torch, NumPy and the memory limit")
@@ -71,6 +79,13 @@ def _write_json(path, content):
             file.write("\n")
 
 
+def _check_writable(*paths):
+    """Raises OSError for a path that cannot be written: before the computing, not after."""
+    for path in paths:
+        if path is not None:
+            open(path, "ab").close()
+
+
 class _Progress:
     """A progress bar on a terminal, and nothing where the output is a file."""
 
@@ -101,12 +116,28 @@ def _console():
 def _crosscheck(options):
     _check_device(options.device)
     if options.dataset or options.data:
+        for name in ("html", "plot"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} shows the whole cross-check: it does not go with --data or --dataset")
         return _loss_sums(options)
     from bce_bridge.conformance import report
     from bce_bridge.conformance.crosscheck import crosscheck
 
+    pictured = options.html is not None or options.plot is not None
+    if pictured:
+        from bce_bridge.conformance import html, plots
+        from bce_bridge.conformance.sweep import sweep
+
+        plots.check_suffix(options.plot)
+    _check_writable(options.html, options.plot, options.json)
     with _Progress() as progress:
         rows = crosscheck(progress, device=options.device)
+        sweeps = sweep(progress, device=options.device) if pictured else []
+    if options.html is not None:
+        with open(options.html, "w", encoding="utf-8") as file:
+            file.write(html.page(rows, sweeps, _about(options)))
+    if options.plot is not None:
+        plots.write(sweeps, options.plot)
     console = _console()
     console.print(report.table(rows))
     for line in report.failure_lines(rows):
@@ -116,6 +147,22 @@ def _crosscheck(options):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     _write_json(options.json, {"format": "bce-crosscheck/1", "rows": report.as_json(rows), "failures": failures})
     return 1 if failures else 0
+
+
+def _about(options):
+    """What the page says of its making: the date, the command that repeats it, the instruction set and all versions."""
+    from bce_bridge import core
+    from bce_bridge.versions import versions
+
+    variables = ("BCE_BRIDGE_ISA", "BCE_BRIDGE_NUM_THREADS")
+    settings = [f"{name}={shlex.quote(os.environ[name])}" for name in variables if name in os.environ]
+    device = ["--device", options.device] if options.device != "cpu" else []
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": " ".join([*settings, "bce-bridge crosscheck", *device, "--html", shlex.quote(Path(options.html).name)]),
+        "instruction set": core.build_info()["isa"],
+        **versions(),
+    }
 
 
 def _loss_sums(options):
@@ -188,8 +235,7 @@ def _bench(options):
         from bce_bridge.benchmark import measure
 
         choices = _bench_choices(options)
-        for path in filter(None, (options.csv, options.json, options.plot)):
-            open(path, "ab").close()  # what cannot be written is refused before the minutes, not after
+        _check_writable(options.csv, options.json, options.plot)
         with _Progress() as progress:
             found = measure.run(choices, options.rounds or (5 if options.quick else None), progress)
     if options.csv:

@@ -8,23 +8,34 @@ from bce_bridge.conformance import compare
 DTYPES = ("float32", "float64")
 
 
+TITLE = "Against the exact values, and against R torch as recorded"
+HEADINGS = (
+    "implementation",
+    "version",
+    "cases",
+    "loss error, ULP\nfloat32 | float64",
+    "gradient error, ULP\nfloat32 | float64",
+    "same as R torch\n(rounding, known)",
+    "verdict",
+)
+
+
+def cells(row):
+    """The row's cells under HEADINGS as text; two of one that is not installed."""
+    if row.not_installed:
+        return row.name, "not installed"
+    errors = [" | ".join(_ulp(row.worst.get((kind, dtype, False))) for dtype in DTYPES) for kind in ("loss", "gradient")]
+    return row.name, row.version, str(row.cases), *errors, _agreement(row.agreement), row.verdict
+
+
 def table(rows):
     """A rich table with one line for each implementation."""
-    result = Table(box=box.SIMPLE_HEAD, title="Against the exact values, and against R torch as recorded", title_justify="left")
-    result.add_column("implementation", no_wrap=True)
-    result.add_column("version", no_wrap=True)
-    result.add_column("cases", justify="right")
-    for kind in ("loss", "gradient"):
-        result.add_column(f"{kind} error, ULP\nfloat32 | float64", justify="right")
-    result.add_column("same as R torch\n(rounding, known)", justify="right")
-    result.add_column("verdict")
+    result = Table(box=box.SIMPLE_HEAD, title=TITLE, title_justify="left")
+    for heading in HEADINGS:
+        number = heading.endswith(("cases", ")", "float64"))
+        result.add_column(heading, no_wrap=heading in HEADINGS[:2], justify="right" if number else "left")
     for row in rows:
-        if row.not_installed:
-            result.add_row(row.name, "not installed")
-            continue
-        errors = [" | ".join(_ulp(row.worst.get((kind, dtype, False))) for dtype in DTYPES) for kind in ("loss", "gradient")]
-        style = "red" if row.failures else ""
-        result.add_row(row.name, row.version, str(row.cases), *errors, _agreement(row.agreement), row.verdict, style=style)
+        result.add_row(*cells(row), style="red" if row.failures else "")
     return result
 
 
@@ -37,14 +48,19 @@ def notes(rows):
             yield f"{row.name} is not installed: {row.not_installed}"
 
 
+def ulp_text(error):
+    """An error in ULP for reading: 0.50, 2e+07, inf."""
+    return f"{error:.2f}" if error < 1000 else f"{error:.0e}"
+
+
 def _ulp(worst):
-    if worst is None:
-        return "-"
-    return f"{worst[0]:.2f}" if worst[0] < 1000 else f"{worst[0]:.0e}"
+    return "-" if worst is None else ulp_text(worst[0])
 
 
 def _agreement(agreement):
     total = sum(agreement.values())
+    if not total:
+        return "-"
     known = sum(agreement[name] for name in compare.KNOWN_DEVIATIONS)
     return f"{agreement['same'] / total:.1%} ({agreement[compare.ROUNDING]}, {known})"
 
