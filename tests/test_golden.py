@@ -12,10 +12,9 @@ CASES = cases.load_cases()
 
 
 def test_the_files_are_whole():
-    assert len(CASES) == 184
     description, answers = cases.load_recorded()
     assert description["torch"] == "0.17.0.9000"
-    assert [case.id for case in CASES] == list(answers)
+    assert [case.id for case in CASES] == list(answers) and len(cases.load_recorded("pykeen")[1]) < len(CASES)
 
 
 # The contract at hard labels, on every case that has them: 0.51 ULP for float32, 2 ULP for float64.
@@ -45,7 +44,7 @@ def rows():
 def test_every_number_conforms_or_is_a_known_deviation(rows):
     assert all(not row.failures for row in rows.values())
     assert rows["C core (NumPy)"].verdict == rows["torch front end"].verdict == "conforms"
-    assert rows["R torch (recorded)"].verdict == "known: cancellation, underflow, infinite-logit"
+    assert rows["R torch (recorded)"].verdict == "known: cancellation, underflow, infinite-logit, small-sums"
 
 
 # The recording was made with AVX-512, and libtorch's other code paths round differently.

@@ -1,4 +1,4 @@
-"""The command line: bce-bridge crosscheck, bce-bridge bench and bce-bridge info."""
+"""The command line: bce-bridge crosscheck, conformance, bench and info."""
 
 import argparse
 import importlib.util
@@ -29,6 +29,15 @@ def main(arguments=None):
         "--plot", metavar="FILE", help="draw errors of the C core and libtorch against the logit to FILE, an .svg"
     )
     check.set_defaults(run=_crosscheck, extra="crosscheck")
+    judge = commands.add_parser("conformance", help="judge any program's answers to the test vectors: docs/conformance.md")
+    judge.add_argument("--command", required=True, metavar="TEXT", dest="program", help="the program and its arguments")
+    judge.add_argument("--flag", action="append", metavar="NAME", help="only cases with this flag; may be repeated")
+    judge.add_argument("--dtype", action="append", metavar="NAME", help="only cases of this dtype; may be repeated")
+    judge.add_argument(
+        "--ulp", type=float, default=4.0, help="the largest error that passes; 0.5 asks for correct rounding (4)"
+    )
+    judge.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="stop the program after these (60)")
+    judge.set_defaults(run=_conformance, extra="crosscheck")
     bench = commands.add_parser("bench", help="measure times and peak memory beside torch, NumPy and the memory limit")
     bench.add_argument("--sizes", metavar="N,...", help="numbers of elements (1000,16Ki,1Mi,16Mi,64Mi up to 256 MiB)")
     bench.add_argument("--types", metavar="TYPE,...", help="float32,float32+pos_weight,bfloat16,float64")
@@ -45,7 +54,7 @@ def main(arguments=None):
         command.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help=f"where {text} are (cpu)")
     info = commands.add_parser("info", help="show versions and what is installed")
     info.set_defaults(run=_info, extra="crosscheck")
-    for command in (check, bench, info):
+    for command in (check, judge, bench, info):
         command.add_argument("--json", metavar="FILE", help="write everything shown to FILE as JSON")
     options = parser.parse_args(arguments)
     try:
@@ -163,6 +172,20 @@ def _about(options):
         "instruction set": core.build_info()["isa"],
         **versions(),
     }
+
+
+def _conformance(options):
+    from bce_bridge.conformance import runner
+
+    cases = runner.select(options.flag, options.dtype)
+    with _Progress() as progress:
+        result = runner.run(options.program, cases, options.ulp, options.timeout, progress)
+    console = _console()
+    console.print(runner.table(result))
+    for line in runner.notes(result):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _write_json(options.json, runner.as_json(result))
+    return 0 if result.conforms else 1
 
 
 def _loss_sums(options):

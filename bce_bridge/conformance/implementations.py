@@ -9,14 +9,14 @@ from importlib.metadata import version
 import numpy as np
 
 from bce_bridge import core
-from bce_bridge.conformance.cases import load_recorded
+from bce_bridge.conformance.cases import DTYPES, load_recorded
 from bce_bridge.conformance.compare import KNOWN_DEVIATIONS, Bound
 
-# The contract: one rounding for float32, 4 ULP for float64, and 4 float64 roundings of terms that cancel.
-CONTRACT = Bound({"float32": 0.5001, "float64": 4}, 4, "float64")
+# The contract: one rounding for the narrower types, 4 ULP for float64, and 4 float64 roundings of terms that cancel.
+CONTRACT = Bound({"float16": 0.5001, "bfloat16": 0.5001, "float32": 0.5001, "float64": 4}, 4, "float64")
 # Formulae that add the same terms with an error of some ULP in each.
-CAREFUL = Bound({"float32": 0.5001, "float64": 8}, 8, "float64")
-LIBTORCH = Bound({"float32": 4, "float64": 4}, 8, None, KNOWN_DEVIATIONS)
+CAREFUL = Bound({"float64": 8}, 8, "float64")
+LIBTORCH = Bound(dict.fromkeys(DTYPES, 4), 8, None, KNOWN_DEVIATIONS)
 
 
 class NotInstalled(Exception):
@@ -24,16 +24,17 @@ class NotInstalled(Exception):
 
 
 class Implementation(ABC):
-    """name: as the table shows it. bound: what it may be off by. float64_only: answers float32 cases in float64. device:
-    where its torch tensors are put, if it has such. reductions: which its signature has.
+    """name: as the table shows it. bound: what it may be off by. dtypes: those of the cases that it answers. float64_only:
+    answers them all in float64. device: where its torch tensors are put, if it has such. reductions: which its signature has.
 
     open() prepares it and returns its version, or raises NotInstalled. expresses(operands of a case) says whether its
-    signature can take them. loss_and_grad(operands of a case, reduction) returns both as arrays; answer(case) is what the
-    cross-check calls.
+    signature can take them. loss_and_grad(operands of a case, reduction) returns both as arrays; can_answer(case)
+    and answer(case) are what the cross-check calls.
     """
 
     name: str
     bound = CONTRACT
+    dtypes = DTYPES
     float64_only = False
     reductions = ("none", "mean", "sum")
 
@@ -49,15 +50,22 @@ class Implementation(ABC):
     @abstractmethod
     def loss_and_grad(self, logits, targets, weight, pos_weight, reduction): ...
 
+    def can_answer(self, case):
+        """Whether a case is of its dtypes, and its signature expresses it."""
+        return case.dtype in self.dtypes and self.expresses(*case.operands)
+
     def answer(self, case):
         """The quantities of a case that its reductions have, each a flat float64 array."""
         answers = {}
         for reduction in self.reductions:
-            loss, gradient = self.loss_and_grad(*case.operands, reduction)
+            loss, gradient = self.loss_and_grad(*self.operands(case), reduction)
             answers[reduction] = loss
             if reduction != "none":
                 answers[f"grad_{reduction}"] = gradient
         return {quantity: np.asarray(value, np.float64).ravel() for quantity, value in answers.items()}
+
+    def operands(self, case):
+        return case.operands
 
     def result_dtype(self, case):
         return "float64" if self.float64_only else case.dtype
@@ -65,6 +73,7 @@ class Implementation(ABC):
 
 class Core(Implementation):
     name = "C core (NumPy)"
+    dtypes = ("float16", "float32", "float64")  # NumPy's own
 
     def open(self):
         from bce_bridge import __version__
@@ -97,14 +106,21 @@ class Torch(Implementation):
 
         return binary_cross_entropy_with_logits(x, y, w, reduction=reduction, pos_weight=p, backend=self.backend)
 
+    def operands(self, case):
+        """Tensors: NumPy has no bfloat16."""
+        import torch
+
+        return [None if a is None else torch.tensor(a, dtype=getattr(torch, case.dtype)) for a in case.operands]
+
     def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
         import torch
 
-        x, y, w, p = (None if a is None else torch.tensor(a, device=self.device) for a in (logits, targets, weight, pos_weight))
+        operands = (logits, targets, weight, pos_weight)
+        x, y, w, p = (None if a is None else torch.asarray(a, device=self.device, copy=True) for a in operands)
         x.requires_grad_()
         loss = self.loss(x, y, w, p, reduction)
         loss.backward(torch.ones_like(loss))
-        return loss.detach().cpu().numpy(), x.grad.cpu().numpy()
+        return loss.detach().cpu().double().numpy(), x.grad.cpu().double().numpy()
 
 
 class Aten(Torch):
@@ -155,6 +171,7 @@ class ComposerFrontEnd(Torch):
     """This package's function for Composer, whose loss is float32, without its division by the batch size."""
 
     name = "Composer front end"
+    dtypes = ("float32",)
 
     def open(self):
         found = super().open()
@@ -223,6 +240,7 @@ class RTorch(EmbeddedR):
     name = "R torch (live)"
     implementation = "r-torch"
     bound = LIBTORCH
+    dtypes = ("float32", "float64")
 
 
 class RecordedRTorch(Implementation):
@@ -230,11 +248,11 @@ class RecordedRTorch(Implementation):
     bound = LIBTORCH
 
     def open(self):
-        self.description, self.answers = load_recorded()
+        self.description, self.recorded = load_recorded()
         return f"torch {self.description['torch']}, libtorch {self.description['libtorch']}"
 
     def answer(self, case):
-        return self.answers[case.id]
+        return self.recorded[case.id]
 
     def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
         raise NotInstalled("a recording answers its own cases only")

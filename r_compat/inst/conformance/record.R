@@ -1,7 +1,7 @@
 # Rscript record.R CASES ANSWERS
 #
-# Answers the cases of a file in bce_bridge/conformance/data's format with the R torch that is installed, through
-# nn_bce_with_logits_loss() and $backward(), and writes a recording of the same format: C99 hex floats, arrays row-major. Needs
+# Answers the cases of vectors/bce-with-logits.json, or of a file in the older format bce-cases/1, with the R torch that is
+# installed, through nn_bce_with_logits_loss() and $backward(), and writes a recording: C99 hex floats, arrays row-major. Needs
 # the packages torch and jsonlite.
 
 # A tensor of the case's dtype; decimal digits never come between.
@@ -19,7 +19,11 @@ flat <- function(tensor) {
 }
 
 answer <- function(case) {
-  dtype <- switch(case$dtype, float32 = torch::torch_float32(), float64 = torch::torch_float64())
+  dtype <- switch(case$dtype,
+    float16 = torch::torch_float16(), bfloat16 = torch::torch_bfloat16(),
+    float32 = torch::torch_float32(), float64 = torch::torch_float64(),
+    stop(case$id, " has dtype ", case$dtype, ", wants float16, bfloat16, float32 or float64", call. = FALSE)
+  )
   target <- tensor_of(case$target, dtype)
   evaluate <- function(reduction) {
     input <- tensor_of(case$input, dtype)$requires_grad_(TRUE)
@@ -43,8 +47,8 @@ answer <- function(case) {
 
 record <- function(cases, file) {
   cases <- jsonlite::fromJSON(cases, simplifyVector = FALSE)
-  if (!identical(cases$format, "bce-cases/1")) {
-    stop("the cases are of format ", deparse(cases$format), ", wants \"bce-cases/1\"", call. = FALSE)
+  if (!isTRUE(cases$format %in% c("bce-cases/1", "bce-cases/2"))) {
+    stop("the cases are of format ", deparse(cases$format), ", wants \"bce-cases/1\" or \"bce-cases/2\"", call. = FALSE)
   }
   head <- list(
     format = "bce-answers/1",
