@@ -74,13 +74,7 @@ def binary_cross_entropy_with_logits(
         _reduction.get_enum(reduction)  # torch's own error and warning
         reduction = "mean"
     compiling = torch.compiler.is_compiling()
-    plain = (
-        not compiling
-        and ops.readable(input)
-        and ops.readable(target)
-        and (weight is None or ops.readable(weight))
-        and (pos_weight is None or ops.readable(pos_weight))
-    )
+    plain = not compiling and ops.readable(input, target, weight, pos_weight)
     if not plain:
         _check_tensors(input, target, weight, pos_weight)
     if target.size() != input.size():
@@ -220,7 +214,7 @@ class _Loss(torch.autograd.Function):
         loss, gradient = evaluate(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient)
         ctx.save_for_backward(gradient, input, target, weight, pos_weight)
         ctx.options = reduction, label_smoothing
-        ctx.hooked = ops.saving_with_hooks()
+        ctx.hooked = ops.top_hooks(True) is not None
         return loss
 
     @staticmethod

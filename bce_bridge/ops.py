@@ -30,6 +30,7 @@ _RESULTS = {"input": "gradient", "target": "d_targets", "weight": "d_weight", "p
 # What torch is doing at the moment, and what a tensor is: there are no public tests.
 
 _BATCHED = torch._C._dispatch_key_parse("Batched")
+_Tensor = torch.Tensor
 _keys = torch._C._dispatch_keys
 _functorch_active = torch._C._are_functorch_transforms_active
 _modes_active = torch._C._len_torch_dispatch_stack
@@ -44,9 +45,17 @@ with _disable_current_modes(), torch.inference_mode(False):
         _READABLE.add(_keys(torch.empty(0, device="cpu")).raw_repr())
 
 
-def readable(tensor):
-    """Whether this is a tensor in the CPU's memory and nothing more: no wrapper, layout or pending negation; and of DTYPES."""
-    return isinstance(tensor, torch.Tensor) and _keys(tensor).raw_repr() in _READABLE and tensor.dtype in DTYPES
+def readable(input, target, weight, pos_weight):
+    """Whether these are tensors in the CPU's memory and nothing more: no wrapper, layout or pending negation; and of DTYPES.
+    A weight may be None."""
+    if input is None or target is None:
+        return False
+    for tensor in (input, target, weight, pos_weight):
+        if tensor is not None and not (
+            isinstance(tensor, _Tensor) and _keys(tensor).raw_repr() in _READABLE and tensor.dtype in DTYPES
+        ):
+            return False
+    return True
 
 
 def batched(tensor):
@@ -64,17 +73,11 @@ def intercepted():
     return _functorch_active() or forward_ad._current_level >= 0 or _modes_active() > 0 or _tracing_state() is not None
 
 
-_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: ())  # torch 2.7 does not tell
-
-
-def saving_with_hooks():
-    """Whether what is saved for backward may be handed to torch.autograd.graph.saved_tensors_hooks."""
-    return _top_hooks(True) is not None
-
-
-def keeping_graph():
-    """Whether the backward that is running was asked to retain the graph."""
-    return torch._C._autograd._get_current_graph_task_keep_graph()
+# top_hooks(True) is None where what is saved for backward goes through no torch.autograd.graph.saved_tensors_hooks. Torch 2.7
+# does not tell.
+top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: ())
+# Whether the backward that is running was asked to retain the graph.
+keeping_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
 
 def describe(tensor):
@@ -118,9 +121,12 @@ def evaluate(input, target, weight, pos_weight, reduction, label_smoothing, name
     except IndexError:
         described = map(describe, (input, target, weight, pos_weight))
         call = _abi.Call(*described, label_smoothing, reduction, None, count, **dict(zip(names, map(describe, results))))
-    tensors = input, target, weight, pos_weight, *results
+    addresses = [input.data_ptr(), target.data_ptr()]
+    for tensor in (weight, pos_weight, *results):
+        if tensor is not None:
+            addresses.append(tensor.data_ptr())
     try:
-        call(*[tensor.data_ptr() for tensor in tensors if tensor is not None])
+        call(*addresses)
     except ValueError as error:
         raise RuntimeError(str(error)) from None
     idle.append(call)
