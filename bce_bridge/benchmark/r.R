@@ -73,6 +73,7 @@ measure <- function(n, pos_weight, gradient, threads, rounds, sample) {
     for (i in seq_len(calls)) f()
     clock() - start
   }
+  for (f in functions) time(f, 3)  # R compiles a function at its second or third call
   calls <- vapply(functions, function(f) max(1, ceiling(sample / time(f, 1))), 0)
   times <- matrix(0, rounds, length(functions))
   for (round in seq_len(rounds)) {
