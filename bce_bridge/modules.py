@@ -12,6 +12,10 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     The arguments, buffers, state_dict and repr are torch's; label_smoothing and backend are attributes.
     """
 
+    # Of the class, for modules that were made without __init__: from torch's own state.
+    label_smoothing = 0.0
+    backend = "auto"
+
     def __init__(
         self,
         weight=None,

@@ -38,7 +38,7 @@ _tracing_state = torch._C._get_tracing_state
 
 
 # In whatever mode this is imported.
-with _disable_current_modes(), torch.inference_mode(False):
+with torch._C._DisableFuncTorch(), _disable_current_modes(), torch.inference_mode(False):
     _SCALARS = {dtype: torch.empty((), dtype=dtype, device="cpu") for dtype in DTYPES}
     _READABLE = {_keys(torch.empty(0, device="cpu")).raw_repr()}
     with torch.inference_mode():
@@ -315,6 +315,23 @@ def _register(function):
     return operator
 
 
+def _forward_mode(jvp):
+    """Decorator of a jvp, which is given the saved operands first.
+
+    Torch runs a Function's jvp with forward-mode differentiation off at every level, so that for the levels around its own the
+    tangent would be a constant. Here it is on, and the operands are without the tangents of this level (0 at every level of
+    torch.func).
+    """
+
+    @functools.wraps(jvp)
+    def run(ctx, *tangents):
+        with forward_ad._set_fwd_grad_enabled(True):
+            operands = [None if t is None else forward_ad.unpack_dual(t, level=0).primal for t in ctx.saved_tensors]
+            return jvp(ctx, operands, *tangents)
+
+    return run
+
+
 class Loss(torch.autograd.Function):
     schema = f"loss({_OPERANDS}, str reduction, float label_smoothing, ScalarType dtype, int batch) -> Tensor"
 
@@ -345,10 +362,11 @@ class Loss(torch.autograd.Function):
         return *gradients(ctx.saved_tensors, ctx.needs_input_grad, grad_output, *options), None, None, None, None
 
     @staticmethod
-    def jvp(ctx, *tangents):
+    @_forward_mode
+    def jvp(ctx, operands, *tangents):
         options = ctx.reduction, ctx.label_smoothing, ctx.batch
         total = sum(
-            _times(tangent.double(), derivative(*ctx.saved_tensors, name, *options).double())
+            _times(tangent.double(), derivative(*operands, name, *options).double())
             for name, tangent in zip(_RESULTS, tangents)
             if tangent is not None
         )
@@ -430,9 +448,10 @@ class Derivative(torch.autograd.Function):
         return *found, None, None, None, None
 
     @staticmethod
-    def jvp(ctx, *tangents):
-        formulae = Formulae(*ctx.saved_tensors, *ctx.options)
-        result = _empty_derivative(*ctx.saved_tensors[:2], ctx.name)
+    @_forward_mode
+    def jvp(ctx, operands, *tangents):
+        formulae = Formulae(*operands, *ctx.options)
+        result = _empty_derivative(*operands[:2], ctx.name)
         total = torch.zeros_like(result, dtype=torch.float64)
         for other, tangent in zip(_RESULTS, tangents):
             second = None if tangent is None else formulae.second(ctx.name, other)

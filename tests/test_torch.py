@@ -443,6 +443,8 @@ def test_threads_share_nothing():
         "torch.device('meta')",
         "torch.set_default_dtype(torch.float64) or contextlib.nullcontext()",
         "torch._subclasses.FakeTensorMode()",
+        "contextlib.nullcontext(torch.func.grad(lambda x: (bce_bridge.BCEWithLogitsLoss(), x)[1])(torch.zeros(())))",
+        "contextlib.nullcontext(torch.func.functionalize(lambda x: (bce_bridge.BCEWithLogitsLoss(), x)[1])(torch.zeros(2)))",
     ],
 )
 def test_first_use_in_any_mode(mode):
@@ -467,3 +469,11 @@ def test_a_buffer_may_become_a_parameter_or_none():
     del module.pos_weight
     module.pos_weight = torch.tensor(2.0)
     torch.testing.assert_close(module(x, y), expected)
+
+
+def test_a_module_made_of_torchs_state():
+    """Catches an attribute that an older pickle, or a module whose class was changed, lacks."""
+    module = torch.nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0))
+    expected = module(torch.ones(2), torch.ones(2))
+    module.__class__ = bce_bridge.BCEWithLogitsLoss
+    torch.testing.assert_close(module(torch.ones(2), torch.ones(2)), expected)

@@ -79,6 +79,33 @@ def test_transforms(name, reduction):
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
 
 
+def derivatives(outer, middle, inner, count):
+    """Of a function of several operands: its derivative count times over in the first, or in the first and then the second."""
+    return {
+        "twice": lambda f: outer(inner(f)),
+        "three times": lambda f: outer(middle(inner(f))),
+        "in two operands": lambda f: outer(inner(f), 1),
+    }[count]
+
+
+# Catches: forward mode within forward mode that takes the inner tangent for a constant, and gives 0. The oracle is reverse mode
+# over libtorch's operator, which does not have all of it.
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("count", ["twice", "three times", "in two operands"])
+@pytest.mark.parametrize("modes", [(jacfwd, jacfwd, jacfwd), (jacfwd, jacfwd, jacrev), (jacfwd, jacrev, jacfwd)])
+def test_forward_over_forward(modes, count, reduction):
+    torch.manual_seed(4)
+    x, y, w, p = (torch.rand(shape, dtype=torch.float64) for shape in (3, 3, 3, ()))
+
+    def of(function):
+        return lambda x, y: function(4 * x - 2, y, w, pos_weight=p, reduction=reduction)
+
+    got = derivatives(*modes, count)(of(bce))(x, y)
+    expected = derivatives(jacrev, jacrev, jacrev, count)(of(F.binary_cross_entropy_with_logits))(x, y)
+    torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-13)
+    assert expected.abs().max() > 1e-3
+
+
 # Catches: a weight's gradient that is summed or scaled in its own precision; the oracle is the exact sum.
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_gradients_of_weights_are_rounded_once(reduction):
