@@ -17,7 +17,7 @@ MAX_THREADS = lib.BCE_MAX_THREADS
 PARTIAL_LIMBS = lib.BCE_PARTIAL_LIMBS
 PARTIAL_SIZE = ffi.sizeof("bce_partial") // ffi.sizeof("int64_t")
 REDUCTIONS = {"none": lib.BCE_NONE, "mean": lib.BCE_MEAN, "sum": lib.BCE_SUM}
-VERSION = ffi.string(lib.BCE_VERSION).decode()
+VERSION, COMPILER = (ffi.string(text).decode() for text in (lib.BCE_VERSION, lib.BCE_COMPILER))
 
 _EXCEPTIONS = {
     lib.BCE_ERROR_ARGUMENT: ValueError,

@@ -17,14 +17,25 @@ def declarations():
     body = re.sub(r"^#.*$", "", body, flags=re.MULTILINE)
     for name, value in constants.items():
         body = re.sub(rf"\b{name}\b", value, body)
-    return body + "".join(f"#define {name} ...\n" for name in constants) + "static char *const BCE_VERSION;\n"
+    texts = "static char *const BCE_VERSION;\nstatic char *const BCE_COMPILER;\n"
+    return body + "".join(f"#define {name} ...\n" for name in constants) + texts
+
+
+SOURCE = """
+#include "bce.h"
+#ifdef __clang__
+#define BCE_COMPILER "clang " __clang_version__
+#else
+#define BCE_COMPILER "GCC " __VERSION__
+#endif
+"""
 
 
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
     "bce_bridge._core",
-    '#include "bce.h"',
+    SOURCE,
     sources=sorted(path.relative_to(ROOT).as_posix() for path in SOURCES.glob("*.c")),
     depends=sorted(path.relative_to(ROOT).as_posix() for path in SOURCES.iterdir() if path.suffix in {".h", ".inc"}),
     include_dirs=["c_src"],

@@ -316,14 +316,16 @@ def get_num_threads():
 
 
 def build_info():
-    """The core's version, the instruction set in use, those of this build and of this machine, and the number of threads.
+    """The core's version and compiler, the instruction set in use, those of this build and of this machine, and the number of
+    threads.
 
-    A dict of version: str, isa: str, isas_built and isas_supported: lists of str, the widest first, num_threads: int.
+    A dict of version, compiler and isa: str, isas_built and isas_supported: lists of str, the widest first, num_threads: int.
     Raises RuntimeError if the environment variable BCE_BRIDGE_ISA names an instruction set that is not to be had.
     """
     isas = _abi.isas()
     return {
         "version": _abi.VERSION,
+        "compiler": _abi.COMPILER,
         "isa": _abi.isa(),
         "isas_built": list(isas),
         "isas_supported": [name for name, supported in isas.items() if supported],

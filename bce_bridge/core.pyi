@@ -14,6 +14,7 @@ _Reduction: TypeAlias = Literal["mean", "sum", "none"]
 
 class _BuildInfo(TypedDict):
     version: str
+    compiler: str
     isa: str
     isas_built: list[str]
     isas_supported: list[str]

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -258,7 +259,8 @@ assert a.count == 0
 
 def test_build_info_says_what_is_there():
     info = core.build_info()
-    assert set(info) == {"version", "isa", "isas_built", "isas_supported", "num_threads"}
+    assert set(info) == {"version", "compiler", "isa", "isas_built", "isas_supported", "num_threads"}
+    assert re.fullmatch(r"(GCC|clang) \d+\..*", info["compiler"])
     assert info["isa"] in info["isas_supported"] and set(info["isas_supported"]) <= set(info["isas_built"])
     assert info["isas_built"][-1] == info["isas_supported"][-1] == "scalar"
     for isa in ISAS:
