@@ -87,8 +87,11 @@ tar -xzf "$sdist"
 rm -rf "bce_bridge-$version/bce_bridge"
 (
     cd "bce_bridge-$version"
-    "$work/venv/bin/python" -c 'import bce_bridge, sys; sys.exit(not bce_bridge.__file__.startswith(sys.prefix))' ||
-        fail "the tests would not import what was installed"
+    installed=$("$work/venv/bin/python" -c 'import bce_bridge, os; print(os.path.dirname(bce_bridge.__file__))')
+    case $installed in
+    "$work/venv/"*) ln -s "$installed" bce_bridge ;;  # some tests read the sources where the repository has them
+    *) fail "the tests would import $installed, not what was installed" ;;
+    esac
     "$work/venv/bin/python" -m pytest
 )
 
