@@ -25,6 +25,8 @@ def versions():
 
 
 def show_versions():
-    """Print versions(), one a line."""
-    for name, value in versions().items():
+    """Print versions(), one a line, and return them."""
+    found = versions()
+    for name, value in found.items():
         print(f"{name}: {value}")
+    return found

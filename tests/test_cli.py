@@ -159,6 +159,19 @@ def test_the_device_reaches_the_implementations(monkeypatch):
     assert datasets.loss_sums(datasets.Dataset("ones", ones, ones), device="meta")[1]["hint"] == "meta"
 
 
+# Catches: minutes of computing for a file that cannot be written, and an empty file beside an error.
+@pytest.mark.parametrize("command", ["crosscheck", "info", "conformance --command true", "bench --quick"])
+def test_what_cannot_be_done_is_refused_first(tmp_path, monkeypatch, capsys, command):
+    missing, page = tmp_path / "missing/out.json", tmp_path / "page.html"
+    assert cli.main([*command.split(), "--json", str(missing)]) == 2
+    assert "missing/out.json" in capsys.readouterr().err
+    monkeypatch.setattr(core, "build_info", lambda: (_ for _ in ()).throw(RuntimeError("BCE_BRIDGE_ISA is 'sse9'")))
+    html = ["--html", str(page)] if command == "crosscheck" else []
+    assert cli.main([*command.split(), *html, "--json", str(tmp_path / "out.json")]) == 2
+    assert "BCE_BRIDGE_ISA is 'sse9'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_info(tmp_path):
     out = run("info", "--json", str(tmp_path / "info.json")).stdout
     assert "numpy" in out

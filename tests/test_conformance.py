@@ -114,6 +114,7 @@ def run(code, flag="empty", **arguments):
         LOOP + "answer(case, mean='NaN')",
         LOOP + "answer(case, mean=float('nan'))",
         LOOP + "answer(case, sum=['0x0p+0'])",
+        LOOP + "answer(case, mean='-nan(ind)')",
     ],
 )
 def test_ways_to_answer(code):
@@ -137,6 +138,9 @@ def test_ways_to_answer(code):
         (LOOP + "right(case); print('{\"id\": 1}')", 'is no object with an "id"'),
         (LOOP + "right(case); right({'id': 'x' * 200})", "answers the unknown case 'xxx"),
         (LOOP + "right(case); right(case)", "a second time"),
+        (LOOP + 'print(json.dumps(case)[:-1] + \', "sum": 0, "sum": 1}\')', "line 1 has a member twice"),
+        (LOOP + "answer(case, unsupported=False)", "unsupported is 'false', wants a text and no other answer"),
+        (LOOP + "answer(case, unsupported='all', sum=1)", "unsupported is '\"all\"', wants a text and no other answer"),
         (LOOP + "answer(case)", "an answer without any of none, mean, sum"),
         (LOOP + "answer(case, loss=0)", "unknown member 'loss'"),
         (LOOP + "answer(case, none=[0])", "none has 1 numbers, wants 0"),
@@ -155,6 +159,20 @@ def test_broken_programs_do_not_pass(code, message):
     assert not result.conforms
     assert message in "\n".join(runner.notes(result))
     json.dumps(runner.as_json(result), allow_nan=False)
+
+
+# Catches: a mistake reported as not made where nothing was answered that could show it.
+def test_what_was_not_answered_is_not_judged():
+    result = run(LOOP + "answer(case, none=[])")
+    assert result.conforms and result.verdict.startswith("Conforms in none, which is all it answered: 14 cases passed")
+    assert {row["flag"]: (row["passed"], row["unsupported"]) for row in runner.by_flag(result)}["empty"] == (0, 14)
+
+
+# Catches: brackets, which the console would take for markup.
+def test_commands_are_shown_as_they_are(capsys):
+    command = python(LOOP + "right(case)") + " '[/bold]' '[red]' :smile:"
+    assert cli.main(["conformance", "--flag", "empty", "--command", command]) == 0
+    assert "'[/bold]' '[red]' :smile:" in capsys.readouterr().out.replace("\n", " ")
 
 
 # Catches: a runner that waits for ever for what hangs, for a child that holds the pipes, or after its output was closed.
@@ -195,8 +213,8 @@ def test_full_pipes(monkeypatch):
         (["--flag", "tail"], "flag is 'tail', wants one of tail-cancellation, "),
         (["--dtype", "float8"], "dtype is 'float8', wants one of float16, "),
         (["--flag", "double-rounding", "--dtype", "float64"], "no case has one of the flags double-rounding and a dtype"),
-        (["--ulp", "0"], "ulp is 0, wants a number above 0"),
-        (["--ulp", "nan"], "ulp is nan, wants a number above 0"),
+        (["--ulp", "0"], "ulp is 0, wants a finite number above 0"),
+        (["--ulp", "nan"], "ulp is nan, wants a finite number above 0"),
         (["--timeout", "-1"], "timeout is -1, wants a number of seconds above 0"),
         (["--command", ""], "command is empty, wants a program"),
         (["--command", "'"], 'command is "\'": No closing quotation'),

@@ -58,7 +58,11 @@ def main(arguments=None):
         command.add_argument("--json", metavar="FILE", help="write everything shown to FILE as JSON")
     options = parser.parse_args(arguments)
     try:
+        _check_instruction_set()
+        _check_writable(options.json)
         return options.run(options)
+    except KeyboardInterrupt:
+        return 130
     except ImportError as error:
         print(f"bce-bridge: {error}: {EXTRA.format(options.extra)}", file=sys.stderr)
         return 2
@@ -89,10 +93,23 @@ def _write_json(path, content):
 
 
 def _check_writable(*paths):
-    """Raises OSError for a path that cannot be written: before the computing, not after."""
+    """Raises OSError for a path that cannot be written: before the computing, not after. Leaves no new file."""
     for path in paths:
         if path is not None:
+            new = not os.path.exists(path)
             open(path, "ab").close()
+            if new:
+                os.remove(path)
+
+
+def _check_instruction_set():
+    """Raises ValueError where BCE_BRIDGE_ISA names one that is not to be had."""
+    from bce_bridge import core
+
+    try:
+        core.build_info()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
 
 
 class _Progress:
@@ -110,8 +127,10 @@ class _Progress:
         self.bar.__exit__(*error)
 
     def __call__(self, text, done, total):
+        from rich.markup import escape
+
         if text not in self.tasks:
-            self.tasks[text] = self.bar.add_task(text, total=total)
+            self.tasks[text] = self.bar.add_task(escape(text), total=total)
         self.bar.update(self.tasks[text], completed=done + 1)
 
 
@@ -119,7 +138,8 @@ def _console():
     from rich.console import Console
 
     # A pipe or a file has no width: the table must not be cut there.
-    return Console() if sys.stdout.isatty() else Console(width=200)
+    width = None if sys.stdout.isatty() else 200
+    return Console(width=width, markup=False, emoji=False, highlight=False)  # file names and commands stay as they are
 
 
 def _crosscheck(options):
@@ -138,7 +158,7 @@ def _crosscheck(options):
         from bce_bridge.conformance.sweep import sweep
 
         plots.check_suffix(options.plot)
-    _check_writable(options.html, options.plot, options.json)
+    _check_writable(options.html, options.plot)
     with _Progress() as progress:
         rows = crosscheck(progress, device=options.device)
         sweeps = sweep(progress, device=options.device) if pictured else []
@@ -150,10 +170,10 @@ def _crosscheck(options):
     console = _console()
     console.print(report.table(rows))
     for line in report.failure_lines(rows):
-        console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+        console.print(line, style="red", soft_wrap=True)
     failures = sum(len(row.failures) for row in rows)
     for line in (*report.notes(rows), f"{failures} failures."):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     _write_json(options.json, {"format": "bce-crosscheck/1", "rows": report.as_json(rows), "failures": failures})
     return 1 if failures else 0
 
@@ -183,7 +203,7 @@ def _conformance(options):
     console = _console()
     console.print(runner.table(result))
     for line in runner.notes(result):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     _write_json(options.json, runner.as_json(result))
     return 0 if result.conforms else 1
 
@@ -211,9 +231,7 @@ def _loss_sums(options):
     console.print(table)
     for row in rows:
         if "hint" in row:
-            console.print(
-                f"{row['implementation']} is not installed: {row['hint']}", markup=False, highlight=False, soft_wrap=True
-            )
+            console.print(f"{row['implementation']} is not installed: {row['hint']}", soft_wrap=True)
     for row in rows:
         for key, value in row.items():
             if isinstance(value, float) and value - value != 0:
@@ -258,7 +276,7 @@ def _bench(options):
         from bce_bridge.benchmark import measure
 
         choices = _bench_choices(options)
-        _check_writable(options.csv, options.json, options.plot)
+        _check_writable(options.csv, options.plot)
         with _Progress() as progress:
             found = measure.run(choices, options.rounds or (5 if options.quick else None), progress)
     if options.csv:
@@ -272,21 +290,14 @@ def _bench(options):
     for table in report.tables(found):
         console.print(report.rich_table(table))
     for line in report.notes(found):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return 0
 
 
 def _info(options):
-    from rich.table import Table
+    from bce_bridge.versions import show_versions
 
-    from bce_bridge.versions import versions
-
-    found = versions()
-    table = Table("what", "version", title="bce_bridge", title_justify="left")
-    for name, value in found.items():
-        table.add_row(name, value)
-    _console().print(table)
-    _write_json(options.json, found)
+    _write_json(options.json, show_versions())
     return 0
 
 
