@@ -116,26 +116,24 @@ def _add(partial, logits, targets, weight, pos_weight, label_smoothing):
     operands = [logits, targets, weight, pos_weight]
     if any(isinstance(operand, DTensor) for operand in operands):
         raise TypeError("an operand is a DTensor, wants this rank's shard: binary_cross_entropy_with_logits takes DTensors")
-    # The checks and the dtype are those of the one function.
+    # The checks are those of the one function.
     empty = [torch.empty_like(operand, device="meta") if isinstance(operand, torch.Tensor) else operand for operand in operands]
-    dtype = _loss(*empty, "sum", label_smoothing).dtype
-    if _on_cpu(operands):
-        _evaluate(operands, "sum", label_smoothing, partial=partial)
-    elif functional.kernel_for("auto", *operands) == "triton":
-        for fields in ops.triton_partial_sums(*operands, label_smoothing, dtype):
+    _loss(*empty, "sum", label_smoothing)
+    if _by_triton(operands):
+        for fields in ops.triton_partial_sums(*operands, label_smoothing):
             _abi.lib.bce_partial_merge(partial, _abi.partial_from(fields))
     else:
-        losses = _loss(logits.double(), targets.double(), weight, pos_weight, "none", label_smoothing).cpu().contiguous()
-        _abi.add_to_partial(partial, losses.data_ptr(), losses.numel())
-    return dtype
+        _evaluate(operands, "sum", label_smoothing, partial=partial)
+    return functional.loss_dtype(logits, targets, logits.device.type)
 
 
-def _on_cpu(operands):
-    return all(operand is None or operand.is_cpu for operand in operands)
+def _by_triton(operands):
+    return operands[0].is_cuda and functional.kernel_for("auto", *operands) == "triton"
 
 
 def _evaluate(operands, reduction, label_smoothing, **results):
-    operands = [None if operand is None else operand.resolve_neg() for operand in operands]
+    """Have the core compute the results of operands on any device."""
+    operands = [None if operand is None else operand.cpu().resolve_neg() for operand in operands]
     _abi.evaluate(*map(ops.describe, operands), label_smoothing, reduction, **results)
 
 
@@ -148,18 +146,11 @@ def _loss(logits, targets, weight, pos_weight, reduction, label_smoothing):
 def _gradient(logits, targets, weight, pos_weight, reduction, label_smoothing, count):
     """The gradient of the global loss, of count elements, with respect to these logits."""
     operands = logits, targets, weight, pos_weight
-    if _on_cpu(operands):
-        gradient = torch.empty_like(logits)
-        _evaluate(operands, reduction, label_smoothing, count=count, gradient=ops.describe(gradient))
-        return gradient
-    if functional.kernel_for("auto", *operands) == "triton":
-        dtype = targets.dtype if targets.is_floating_point() else logits.dtype
-        return ops.triton_loss_and_gradient(*operands, reduction, label_smoothing, dtype, True, count)[1]
-    # The division is a part of the one rounding.
-    with torch.enable_grad():
-        wide = logits.detach().double().requires_grad_()
-        (gradient,) = torch.autograd.grad(_loss(wide, *operands[1:], "sum", label_smoothing), wide)
-    return (gradient / (count if reduction == "mean" else 1)).to(logits.dtype)
+    if _by_triton(operands):
+        return ops.triton_gradient(*operands, reduction, label_smoothing, count)
+    gradient = torch.empty_like(logits, device="cpu")
+    _evaluate(operands, reduction, label_smoothing, count=count, gradient=ops.describe(gradient))
+    return gradient.to(logits.device)
 
 
 def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing):

@@ -89,9 +89,7 @@ def binary_cross_entropy_with_logits(
     if not input.is_floating_point():
         raise RuntimeError(f"input has dtype {input.dtype}, wants a floating one: convert it with .float()")
 
-    dtype = target.dtype if target.is_floating_point() else input.dtype
-    if dtype is not torch.float64 and torch.is_autocast_enabled("cpu" if plain or input.is_meta else input.device.type):
-        dtype = torch.float32
+    dtype = loss_dtype(input, target, "cpu" if plain or input.is_meta else input.device.type)
     differentiable = torch.is_grad_enabled() and (
         input.requires_grad
         or target.requires_grad
@@ -103,6 +101,14 @@ def binary_cross_entropy_with_logits(
         return _operator(differentiable, *arguments)
     evaluate = ops.triton_loss_and_gradient if kernel == "triton" else ops.core_loss_and_gradient
     return _apply(*arguments, evaluate) if differentiable else evaluate(*arguments, False)[0]
+
+
+def loss_dtype(input, target, device_type):
+    """The dtype of the loss, elementwise or reduced, in the present mode of autocast for devices of this type."""
+    dtype = target.dtype if target.is_floating_point() else input.dtype
+    if dtype is not torch.float64 and torch.is_autocast_enabled(device_type):
+        return torch.float32
+    return dtype
 
 
 def _check_tensors(input, target, weight, pos_weight):

@@ -1,6 +1,6 @@
 from typing import Literal, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, dtype
 
 _Backend: TypeAlias = Literal["auto", "core", "triton", "aten"]
 
@@ -22,3 +22,4 @@ def binary_cross_entropy_with_logits(
 def kernel_for(
     backend: _Backend, input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None
 ) -> Literal["core", "triton", "aten", "operator"]: ...
+def loss_dtype(input: Tensor, target: Tensor, device_type: str) -> dtype: ...

@@ -144,27 +144,34 @@ def core_loss_and_gradient(input, target, weight, pos_weight, reduction, label_s
     return loss, gradient
 
 
-def triton_loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient, count=0):
-    """The same of CUDA tensors; under "mean" divided by count, or without one by the number of elements."""
+def triton_loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient):
+    """The same of CUDA tensors."""
     from bce_bridge import triton_kernel
 
-    operands = _for_triton(input, target, weight, pos_weight, dtype)
-    return triton_kernel.loss_and_gradient(*operands, reduction, label_smoothing, with_gradient, count)
+    # The kernel's loss has the dtype of a floating target, else of the input.
+    if target.is_floating_point() or dtype != input.dtype:
+        target = target.to(dtype)
+    operands = _for_triton(input, target, weight, pos_weight)
+    return triton_kernel.loss_and_gradient(*operands, reduction, label_smoothing, with_gradient)
 
 
-def triton_partial_sums(input, target, weight, pos_weight, label_smoothing, dtype):
+def triton_gradient(input, target, weight, pos_weight, reduction, label_smoothing, count):
+    """The gradient of CUDA tensors; under "mean" divided by count, or without one by the number of elements."""
+    from bce_bridge import triton_kernel
+
+    return triton_kernel.gradient(*_for_triton(input, target, weight, pos_weight), reduction, label_smoothing, count)
+
+
+def triton_partial_sums(input, target, weight, pos_weight, label_smoothing):
     """Fields of bce_partial, list after list, whose sums together are that of the losses of CUDA tensors."""
     from bce_bridge import triton_kernel
 
-    return triton_kernel.partial_sums(*_for_triton(input, target, weight, pos_weight, dtype), label_smoothing)
+    return triton_kernel.partial_sums(*_for_triton(input, target, weight, pos_weight), label_smoothing)
 
 
-def _for_triton(input, target, weight, pos_weight, dtype):
+def _for_triton(input, *others):
     # A 0-d weight may be on the CPU; a view of an imaginary part may hold the numbers negated.
-    if target.is_floating_point() or dtype != input.dtype:
-        target = target.to(dtype)
-    operands = input, target, weight, pos_weight
-    return [None if tensor is None else tensor.to(input.device).resolve_neg() for tensor in operands]
+    return [None if tensor is None else tensor.to(input.device).resolve_neg() for tensor in (input, *others)]
 
 
 def _loss_and_gradient(input, *arguments):
@@ -418,7 +425,7 @@ class Derivative(torch.autograd.Function):
         _check_target(input, target)
         count = math.prod(input.shape[batch:])
         if input.is_cuda and name == "input":
-            return triton_loss_and_gradient(*operands, reduction, label_smoothing, target.dtype, True, count)[1]
+            return triton_gradient(*operands, reduction, label_smoothing, count)
         result = _empty_derivative(input, target, name)
         if input.is_cuda:
             return result.copy_(Formulae(*operands, reduction, label_smoothing, batch).first(name))

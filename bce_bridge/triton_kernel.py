@@ -603,7 +603,7 @@ def _launch(operands, label_smoothing, losses, gradient, partial, divisor=1, wid
         )
 
 
-def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, with_gradient, count=0):
+def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, with_gradient):
     """(loss, gradient with respect to the input or None), in one pass over the operands and without waiting for the device.
 
     input       floating CUDA tensor of any shape and strides, as are all: logits
@@ -613,7 +613,6 @@ def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smooth
     reduction   "none", "mean" or "sum"
     label_smoothing     e in [0, 1]: targets y become y (1 - e) + e / 2
     with_gradient       whether to compute the gradient; under "mean" it is that of the mean
-    count       what "mean" divides by; 0 for the number of elements
 
     The loss is like the target (of the input's dtype, if the target is integer or boolean), but 0-d unless reduction is "none";
     the gradient is like the input. The sum is exact and rounded once: no result depends on the order of the elements.
@@ -627,7 +626,7 @@ def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smooth
     n = input.numel()
     dtype = target.dtype if target.dtype.is_floating_point else input.dtype
     gradient = torch.empty_like(input) if with_gradient else None
-    divisor = (count or n) if reduction == "mean" else 1
+    divisor = n if reduction == "mean" else 1
     if reduction == "none":
         losses = torch.empty_like(target, dtype=dtype)
         if n:
@@ -642,6 +641,18 @@ def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smooth
     with torch.cuda.device_of(input):
         _round_partial[(1,)](partial, loss, divisor << shift, shift, num_warps=8, enable_fp_fusion=False)
     return loss, gradient
+
+
+def gradient(input, target, weight, pos_weight, reduction, label_smoothing, count):
+    """The gradient alone, under "mean" divided by count, or by the number of elements if that is 0.
+
+    Other arguments and errors are those of loss_and_gradient.
+    """
+    operands = _checked(input, target, weight, pos_weight, label_smoothing)
+    result, n = torch.empty_like(input), input.numel()
+    if n:
+        _launch(operands, label_smoothing, None, result, None, (count or n) if reduction == "mean" else 1)
+    return result
 
 
 def partial_sums(input, target, weight, pos_weight, label_smoothing):
