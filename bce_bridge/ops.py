@@ -128,7 +128,7 @@ def evaluate(input, target, weight, pos_weight, reduction, label_smoothing, name
     try:
         call(*addresses)
     except ValueError as error:
-        raise RuntimeError(str(error)) from None
+        raise RuntimeError(str(error).replace("logits", "input")) from None  # torch's name for them
     idle.append(call)
 
 
@@ -253,7 +253,7 @@ def check_weights(input, **weights):
         sizes = zip(reversed(tensor.shape), reversed(input.shape))
         if tensor.dim() > input.dim() or any(size != 1 and size != wanted for size, wanted in sizes):
             raise RuntimeError(
-                f"{name} of shape {tuple(tensor.shape)} does not broadcast to the logits' shape {tuple(input.shape)}"
+                f"{name} of shape {tuple(tensor.shape)} does not broadcast to the input's shape {tuple(input.shape)}"
             )
 
 

@@ -11,7 +11,8 @@
    even at an infinite logit; NaN in any operand gives NaN. A sum is the correctly rounded sum of the float64 element losses,
    a mean that exact sum divided by the number of elements and rounded once, so neither depends on the order of the elements.
 
-   The only global state is the instruction set and the number of threads. Every function is thread-safe, returns a bce_status where it can fail, and neither prints nor aborts. */
+   The only global state is the instruction set and the number of threads. Every function is thread-safe, returns a
+   bce_status where it can fail, and neither prints nor aborts. */
 
 #ifndef BCE_H
 #define BCE_H
@@ -72,7 +73,7 @@ typedef struct {
     const bce_array *pos_weight;  /* likewise */
     double label_smoothing;       /* e in [0, 1]: y -> y (1 - e) + e / 2; 0 for none */
     bce_reduction reduction;      /* of the loss; under BCE_MEAN the derivatives are those of the mean, divided by its count */
-    int64_t count;                /* what BCE_MEAN divides by, for a part of a mean or for several means; 0 for the elements' number */
+    int64_t count;                /* what BCE_MEAN divides by, for a part of a mean or several means; 0 for their number */
     int (*interrupted)(void *);   /* NULL, or asked by the calling thread every some 10^5 elements: not 0 ends the call */
     void *interrupted_argument;   /* what it is called with */
 } bce_arguments;
@@ -89,8 +90,8 @@ typedef struct {
     bce_partial *partial;             /* the element losses are added to it */
 } bce_results;
 
-/* Compute results in one pass over the operands. On an error nothing has been written to results (but see BCE_INTERRUPTED), and message (of
-   BCE_MESSAGE_SIZE bytes, or NULL) names the argument, what it got and what it wants. */
+/* Compute results in one pass over the operands. On an error nothing has been written to results (but see
+   BCE_INTERRUPTED), and message (of BCE_MESSAGE_SIZE bytes, or NULL) names the argument, what it got and what it wants. */
 bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message);
 
 /* Add the n numbers to the partial sum, with their count. BCE_ERROR_ARGUMENT for a null pointer. */
@@ -113,7 +114,8 @@ const char *bce_isa_name(int index);
 int bce_isa_supported(int index);
 
 /* The largest number of threads that one call uses: 1 to BCE_MAX_THREADS; below 1, the default: the environment variable
-   BCE_BRIDGE_NUM_THREADS if it is a positive integer, else the number of processors open to this process. Results do not depend on it. */
+   BCE_BRIDGE_NUM_THREADS if it is a positive integer, else the number of processors open to this process. Results do not
+   depend on it. */
 void bce_set_num_threads(int n);
 int bce_get_num_threads(void);
 

@@ -1,5 +1,5 @@
-/* x86-64 with AVX-512 (F, DQ, VL, BW). The target is set here and not by compiler flags, which not every build of this file may pass.
-   No system header may be included inside the region. */
+/* x86-64 with AVX-512 (F, DQ, VL, BW). The target is set here and not by compiler flags, which not every build of this file may
+   pass. No system header may be included inside the region. */
 
 #include "bce_internal.h"
 

@@ -150,9 +150,9 @@ BCE_INLINE bce_vec bce_d_pos_weight(bce_vec x, bce_vec log1p, bce_vec y, bce_vec
 
    At y = 0 they are softplus(z) and sigma(z) for z = x, at y = 1 softplus(z) and -sigma(z) for z = -x. With t = e^-|z|,
        softplus(z) = max(z, 0) + 2 atanh(s), s = t / (2 + t);    sigma(z) = (1 if z > 0 else t) / (1 + t),
-   and one division gives both quotients. For |x| <= BCE_QUICK_LIMIT, where 2^k is a normal number. The largest error that was found
-   is 2^-42.59 with AVX-512's reciprocal, 2^-43.15 with a division (c_src/verify/quick_error.c). The bits differ between instruction
-   sets; what they are rounded to does not. */
+   and one division gives both quotients. For |x| <= BCE_QUICK_LIMIT, where 2^k is a normal number. The largest error that was
+   found is 2^-42.59 with AVX-512's reciprocal, 2^-43.15 with a division (c_src/verify/quick_error.c). The bits differ between
+   instruction sets; what they are rounded to does not. */
 #define BCE_QUICK_LIMIT 700.0
 
 BCE_INLINE bce_vec bce_quick_exp_minus_abs(bce_vec x)

@@ -1,8 +1,8 @@
 /* The vector of an instruction set, and the few operations on it that C's operators do not give.
 
    Included once per instruction set, with BCE_SIMD_AVX512, BCE_SIMD_AVX2 or BCE_SIMD_NEON defined, or none of them for a
-   vector of one element. Where + - * / apply to vectors they are used. Every operation here but bce_quick_reciprocal is exact or
-   rounded once, so all instruction sets give the same bits; a comparison with NaN is false. */
+   vector of one element. Where + - * / apply to vectors they are used. Every operation here but bce_quick_reciprocal is exact
+   or rounded once, so all instruction sets give the same bits; a comparison with NaN is false. */
 
 #if defined(__GNUC__)
 #define BCE_INLINE static inline __attribute__((always_inline))

@@ -43,8 +43,8 @@ static inline bce_array number(double *x)
     return array;
 }
 
-static inline bce_arguments arguments_of(bce_array logits, bce_array targets, const bce_array *weight, const bce_array *pos_weight,
-                                  bce_reduction reduction)
+static inline bce_arguments arguments_of(bce_array logits, bce_array targets, const bce_array *weight,
+                                         const bce_array *pos_weight, bce_reduction reduction)
 {
     bce_arguments arguments = {logits, targets, weight, pos_weight, 0.0, reduction, 0, NULL, NULL};
     return arguments;
