@@ -269,7 +269,7 @@ def _reduced(losses, batch, reduction, dtype):
     return result.to(losses.device)
 
 
-def _batched(size, in_dims, operands):
+def _moved_to_front(size, in_dims, operands):
     """The operands with the dimension of a vmap in front, those that broadcast with as many dimensions as the input."""
     ndim = operands[0].dim() + (in_dims[0] is None)
     moved = []
@@ -384,7 +384,7 @@ class Loss(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, *arguments):
         *options, batch = arguments[4:]
-        return loss(*_batched(info.batch_size, in_dims, arguments[:4]), *options, batch + 1), 0
+        return loss(*_moved_to_front(info.batch_size, in_dims, arguments[:4]), *options, batch + 1), 0
 
 
 class LossAndGradient(torch.autograd.Function):
@@ -469,7 +469,7 @@ class Derivative(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, *arguments):
         *options, batch = arguments[4:]
-        return derivative(*_batched(info.batch_size, in_dims, arguments[:4]), *options, batch + 1), 0
+        return derivative(*_moved_to_front(info.batch_size, in_dims, arguments[:4]), *options, batch + 1), 0
 
 
 def scaled_first(dtype, incoming):

@@ -25,6 +25,12 @@ class Row:
     worst: dict = field(default_factory=dict)  # (loss or gradient, dtype, cancelling) -> (ULP, case id, element)
     failures: list = field(default_factory=list)
 
+    def fail(self, case, quantity, element, got, exact, ulp):
+        """Note a failure: got and exact are texts, element is None for a wrong number of them."""
+        self.failures.append(
+            {"case": case.id, "quantity": quantity, "element": element, "got": got, "exact": exact, "ulp": ulp}
+        )
+
     @property
     def verdict(self):
         if self.not_installed:
@@ -66,56 +72,42 @@ def crosscheck(progress=lambda text, done, total: None, implementations=IMPLEMEN
 
 def _judge_case(row, implementation, case, answer, recorded, judged_recorded):
     row.cases += 1
-    dtype = implementation.result_dtype(case)
     got = implementation.answer(case)
-    infinite = bool(np.isinf(case.logits).any())
     for quantity in QUANTITIES:
         if quantity.removeprefix("grad_") not in implementation.reductions:
             continue
-        kind = "gradient" if quantity.startswith("grad") else "loss"
-        exact_values, terms = answer.values[quantity], answer.terms[quantity]
-        if len(got[quantity]) != len(exact_values):
-            row.failures.append(
-                {
-                    "case": case.id,
-                    "quantity": quantity,
-                    "element": None,
-                    "got": f"{len(got[quantity])} numbers",
-                    "exact": f"{len(exact_values)} numbers",
-                }
-            )
+        count, wanted = len(got[quantity]), len(answer.values[quantity])
+        if count != wanted:
+            row.fail(case, quantity, None, f"{count} numbers", f"{wanted} numbers", float("inf"))
             continue
         for element, value in enumerate(got[quantity]):
-            key = case.id, quantity, element
-            label, error = compare.classify(
-                value,
-                exact_values[element],
-                terms[element],
-                answer.libtorch_terms[quantity][element],
-                dtype,
-                implementation.bound,
-                infinite,
-                case.logits.size if quantity in ("mean", "sum") else 0,
-            )
-            row.classes[label] += 1
-            worst_of = kind, dtype, compare.cancels(exact_values[element], terms[element])
-            if error > row.worst.get(worst_of, (-1.0,))[0]:
-                row.worst[worst_of] = error, case.id, element
-            if implementation.name == "R torch (recorded)":
-                judged_recorded[key] = label
-            narrowed = compare.rounded(mpf(float(value)), case.dtype) if implementation.float64_only else value
-            row.agreement[_agreement(narrowed, recorded[quantity][element], label, judged_recorded.get(key))] += 1
-            if label == compare.FAILURE:
-                row.failures.append(
-                    {
-                        "case": case.id,
-                        "quantity": quantity,
-                        "element": element,
-                        "got": float(value).hex(),
-                        "exact": float(exact_values[element]).hex(),
-                        "ulp": error,
-                    }
-                )
+            _judge_number(row, implementation, case, answer, (quantity, element), value, recorded, judged_recorded)
+
+
+def _judge_number(row, implementation, case, answer, place, value, recorded, judged_recorded):
+    quantity, element = place
+    dtype = implementation.result_dtype(case)
+    exact_value, terms = answer.values[quantity][element], answer.terms[quantity][element]
+    label, error = compare.classify(
+        value,
+        exact_value,
+        terms,
+        answer.libtorch_terms[quantity][element],
+        dtype,
+        implementation.bound,
+        bool(np.isinf(case.logits).any()),
+        case.logits.size if quantity in ("mean", "sum") else 0,
+    )
+    row.classes[label] += 1
+    worst_of = "gradient" if quantity.startswith("grad") else "loss", dtype, compare.cancels(exact_value, terms)
+    if error > row.worst.get(worst_of, (-1.0,))[0]:
+        row.worst[worst_of] = error, case.id, element
+    if implementation.name == "R torch (recorded)":
+        judged_recorded[(case.id, *place)] = label
+    narrowed = compare.rounded(mpf(float(value)), case.dtype) if implementation.float64_only else value
+    row.agreement[_agreement(narrowed, recorded[quantity][element], label, judged_recorded.get((case.id, *place)))] += 1
+    if label == compare.FAILURE:
+        row.fail(case, quantity, element, float(value).hex(), float(exact_value).hex(), error)
 
 
 def _agreement(value, recorded, label, recorded_label):
