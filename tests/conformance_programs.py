@@ -1,7 +1,9 @@
 """Programs for bce-bridge conformance: python conformance_programs.py NAME.
 
 Right is the formula in float64, with the limits taken and sums by math.fsum; BceBridge is the package. Each other class has
-one mistake, and its flag names it. also: flags of cases that show the mistake too.
+one mistake, and its flag names it. also: flags of cases that show the mistake too. operand: the operand that the mistake is
+about, None for no certain one; it shows in cases with that operand only. every: whether it shows in each of these cases of its
+flag, or in some.
 """
 
 import json
@@ -16,28 +18,35 @@ class Unsupported(Exception):
 
 
 class Right:
-    flag, also = None, ()
+    flag, also, operand, every = None, (), None, True
 
     def operands(self, case):
         shape = case["input"]["shape"]
         numbers = {name: self.array(case[name]) for name in ("input", "target", "weight", "pos_weight")}
         x, y, w, p = (np.ones(()) if a is None else a for a in numbers.values())
-        return x, y, np.broadcast_to(w, shape), self.broadcast_pos_weight(p, shape)
+        return x, y, self.broadcast_weight(w, shape), self.broadcast_pos_weight(p, shape)
 
     def array(self, entry):
         return entry and np.array([float.fromhex(number) for number in entry["data"]]).reshape(entry["shape"])
+
+    def broadcast_weight(self, w, shape):
+        return np.broadcast_to(w, shape)
 
     def broadcast_pos_weight(self, p, shape):
         return np.broadcast_to(p, shape)
 
     def elements(self, x, y, w, p, dtype):
         t = np.exp(-np.abs(x))
-        softplus, softplus_minus = np.maximum(x, 0) + np.log1p(t), np.maximum(-x, 0) + np.log1p(t)
+        log1p = self.log1p(t, dtype)
+        softplus, softplus_minus = np.maximum(x, 0) + log1p, np.maximum(-x, 0) + log1p
         sigma, sigma_minus = np.where(x >= 0, 1, t) / (1 + t), np.where(x >= 0, t, 1) / (1 + t)
         negative, positive = self.product(w, 1 - y), self.product(w, p * y)
         loss = self.product(negative, softplus) + self.product(positive, softplus_minus)
         gradient = self.product(negative, sigma) - self.product(positive, sigma_minus)
         return [np.where(np.isnan(x + y + w + p) & ~np.isinf(x), np.nan, result) for result in (loss, gradient)]
+
+    def log1p(self, t, dtype):
+        return np.log1p(t)
 
     def product(self, coefficient, factor):
         product = coefficient * factor
@@ -87,6 +96,18 @@ class LibtorchFormula(Right):
         return loss, ((p * y + one - y) / (one + np.exp(-x)) - p * y) * w
 
 
+class LogOfOnePlus(Right):
+    """log(1 + t) for log1p(t), in the case's type. The gradient has no logarithm and is right."""
+
+    flag, every = "tail-cancellation", False
+
+    def log1p(self, t, dtype):
+        if dtype == "bfloat16":
+            raise Unsupported("NumPy has no bfloat16")
+        t = t.astype(dtype)
+        return np.log(t.dtype.type(1) + t).astype(np.float64)
+
+
 class NothingSilenced(Right):
     flag = "infinite-logit"
 
@@ -107,12 +128,35 @@ class MeanOfMeans(Right):
 
 
 class PosWeightAxis(Right):
-    flag = "pos-weight-axis"
+    """pos_weight along the first dimension. np.resize repeats it, or cuts it, to that dimension's length, so that every case
+    shows the mistake; pos_weight[:, None], as PosWeightColumn has it, broadcasts in few."""
+
+    flag, operand = "pos-weight-axis", "pos_weight"
 
     def broadcast_pos_weight(self, p, shape):
         if len(shape) < 2 or p.size == 1 or p.size != p.shape[-1]:
             return super().broadcast_pos_weight(p, shape)
         return np.broadcast_to(np.resize(p, (shape[0],) + (1,) * (len(shape) - 1)), shape)
+
+
+def column(operand, shape):
+    """operand[:, None] of a vector where it broadcasts to the shape, else the operand."""
+    fits = operand.ndim == 1 and len(shape) >= 2 and operand.size in (1, shape[-2])
+    return operand[:, None] if fits else operand
+
+
+class PosWeightColumn(Right):
+    flag, operand, every = "pos-weight-axis", "pos_weight", False
+
+    def broadcast_pos_weight(self, p, shape):
+        return super().broadcast_pos_weight(column(p, shape), shape)
+
+
+class WeightColumn(Right):
+    flag, operand, every = "pos-weight-axis", "weight", False
+
+    def broadcast_weight(self, w, shape):
+        return super().broadcast_weight(column(w, shape), shape)
 
 
 class Accumulation(Right):
@@ -129,6 +173,17 @@ class Accumulation(Right):
 
     def mean(self, total, count):
         return super().mean(float(total), count)
+
+
+class PairwiseAccumulation(Accumulation):
+    """By NumPy's sum, which adds up blocks of terms and then their sums in pairs."""
+
+    every = False
+
+    def total(self, losses, dtype):
+        if dtype == "bfloat16":
+            raise Unsupported("NumPy has no bfloat16")
+        return losses.astype(dtype).sum()
 
 
 class DoubleRounding(Right):
@@ -189,8 +244,9 @@ class BceBridge:
 
 
 PROGRAMS = (
-    Right, BceBridge, NaiveLogSigmoid, LibtorchFormula, NothingSilenced, MeanOfMeans, PosWeightAxis, Accumulation,
-    DoubleRounding, NanSwallowed, EmptyMeanOfZero, FlushToZero,
+    Right, BceBridge, NaiveLogSigmoid, LibtorchFormula, LogOfOnePlus, NothingSilenced, MeanOfMeans, PosWeightAxis,
+    PosWeightColumn, WeightColumn, Accumulation, PairwiseAccumulation, DoubleRounding, NanSwallowed, EmptyMeanOfZero,
+    FlushToZero,
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -45,6 +46,7 @@ def test_the_file_has_the_schema():
         lambda case: case["exact"].update(mean=["0x1p+0"]),
         lambda case: case["answers"].update(pytorch={}),
         lambda case: case.update(parts=[0.5]),
+        lambda case: case.update(id=case["id"] + "\n"),
     ],
 )
 def test_the_schema_refuses(change):
@@ -52,6 +54,35 @@ def test_the_schema_refuses(change):
     assert VALIDATOR.is_valid({**VECTORS, "cases": [case]})
     change(case)
     assert not VALIDATOR.is_valid({**VECTORS, "cases": [case]})
+
+
+# Catches: a file without cases, a line's end in a name, and a "$id" that is no absolute URI, with which some readers cannot
+# load the schema.
+def test_the_schema_of_the_file():
+    assert not VALIDATOR.is_valid({**VECTORS, "cases": []})
+    assert not VALIDATOR.is_valid({**VECTORS, "flags": {"empty\n": "text"}})
+    assert "$id" not in VALIDATOR.schema
+
+
+NUMBER = VALIDATOR.evolve(schema={"$ref": "#/$defs/number", "$defs": VALIDATOR.schema["$defs"]})
+OTHER_SPELLINGS = (
+    "0x1.80p+0", "0x1.p+0", "0x1.00000000000001p+0", "0x0.8p+0", "0x0.0p-1022", "0x0.8p-1023", "0x2p+0", "0x0p+1", "0x0p-0",
+    "0x1p-0", "0x1p+01", "0x1p0", "0X1P+0", "0x1.Ap+0", "+0x1p+0", " 0x1p+0", "0x1p+0\n", "nan\n", "-nan", "infinity", "",
+)  # fmt: skip
+
+
+# Catches: a second way to write a number, which a reader that compares texts would take for another number.
+@pytest.mark.parametrize("text", OTHER_SPELLINGS)
+def test_the_schema_refuses_other_spellings(text):
+    assert not NUMBER.is_valid(text)
+
+
+# Catches: a pattern that refuses what the file's writer makes of some float64, at the limits of normal numbers above all.
+@pytest.mark.parametrize("number", [0.0, 5e-324, 2.0**-1023, 2.0**-1022, 1.0, 1.5, math.pi, sys.float_info.max, math.inf])
+def test_the_schema_takes_every_number(number):
+    hexadecimal = make_vectors().hexadecimal
+    for signed in (number, -number, math.nan):
+        assert NUMBER.is_valid(hexadecimal(signed)), hexadecimal(signed)
 
 
 # Catches: an exact answer typed in or of an older formula, a case or a flag's text changed in one place, answers to a

@@ -24,11 +24,13 @@ from bce_bridge.conformance.compare import rounded
 from bce_bridge.conformance.exact import PRECISION, element, exact
 
 FLAGS = {
-    "tail-cancellation": "The loss as (1 - y) x - log sigma(x), or the gradient as sigma(x) - y: their terms cancel at "
-    "confident correct predictions, and the result is 0 or has few right digits.",
+    "tail-cancellation": "The loss as (1 - y) x - log sigma(x), the gradient as sigma(x) - y, or log(1 + t) for log1p(t): "
+    "at confident correct predictions terms cancel, or a small t is lost beside the 1, and the result is 0 or has few right "
+    "digits.",
     "mean-of-means": "The mean of a problem that comes in parts as the mean of the parts' means: wrong where the parts are "
     "uneven, NaN where one is empty.",
-    "pos-weight-axis": "A pos_weight of shape (C,) along the first dimension: it belongs to the C classes of the last.",
+    "pos-weight-axis": "A weight or pos_weight of shape (C,) along the first dimension: it belongs to the C classes of the "
+    "last.",
     "overflow": "-log(sigma(x)) and log(1 - sigma(x)) taken as they are written, or e^x of a large logit: inf or NaN where "
     "the loss is a finite number.",
     "infinite-logit": "NaN at (inf, y = 1), at (-inf, y = 0) and where a weight is 0: a coefficient of zero silences its "
@@ -110,6 +112,8 @@ def _parts_and_axes():
     weights = dict(w=((3, 1), (1, 2, 4)), p=((1, 3), (7, 0.5, 3)))
     yield "pos-weight-axis", "a square batch, weighted", dict(x=((3, 3), x), y=y, **weights)
     yield "pos-weight-axis", "a cube", dict(x=((2, 2, 2), x[:8]), y=y[:8], p=(1, 6))
+    yield "pos-weight-axis", "a square batch, weight", dict(x=((3, 3), x), y=y, w=(2, 5, 11))
+    yield "pos-weight-axis", "a cube, weight", dict(x=((2, 2, 2), x[:8]), y=y[:8], w=(1, 6))
 
 
 def _overflow(dtype):
