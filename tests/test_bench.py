@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from bce_bridge import _abi, core
+from bce_bridge import _abi, cli, core
 from bce_bridge.benchmark import measure, problems, report, results
 from bce_bridge.benchmark.memory import peak_memory
-from bce_bridge.conformance import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(*arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "bce_bridge.conformance.cli", "bench", *arguments], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "bce_bridge.cli", "bench", *arguments], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     return done

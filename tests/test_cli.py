@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import bce_bridge
-from bce_bridge import core
-from bce_bridge.conformance import cli, crosscheck, datasets, implementations
+from bce_bridge import cli, core
+from bce_bridge.conformance import crosscheck, datasets, implementations
 from bce_bridge.conformance.cases import load_cases
 
 
 def run(*arguments, check=0):
-    done = subprocess.run([sys.executable, "-m", "bce_bridge.conformance.cli", *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "bce_bridge.cli", *arguments], capture_output=True, text=True)
     assert done.returncode == check, done.stderr
     return done
 
@@ -67,7 +67,8 @@ def test_infert_gives_rs_own_deviance(tmp_path):
 
 def test_failures_are_printed_and_set_the_exit_code():
     code = (
-        "import sys; from bce_bridge.conformance import cli, implementations as i; true = i.Core.loss_and_grad\n"
+        "import sys; from bce_bridge import cli; from bce_bridge.conformance import implementations as i\n"
+        "true = i.Core.loss_and_grad\n"
         "i.Core.loss_and_grad = lambda *a: tuple(1.001 * result for result in true(*a))\n"
         "import bce_bridge.conformance.crosscheck as c\n"
         "c.crosscheck.__defaults__ = (c.crosscheck.__defaults__[0], (i.Core,), 'cpu'); sys.exit(cli.main(['crosscheck']))"

@@ -14,7 +14,8 @@ from pathlib import Path
 import conformance_programs
 import pytest
 
-from bce_bridge.conformance import cli, runner
+from bce_bridge import cli
+from bce_bridge.conformance import runner
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "tests/conformance_programs.py"
@@ -236,7 +237,7 @@ def test_wrong_arguments(arguments, message, capsys):
 
 
 def test_the_command_as_a_user_runs_it(tmp_path):
-    command = [sys.executable, "-m", "bce_bridge.conformance.cli", "conformance", "--flag", "empty", "--command"]
+    command = [sys.executable, "-m", "bce_bridge.cli", "conformance", "--flag", "empty", "--command"]
     done = subprocess.run([*command, python(LOOP + "right(case)")], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and not done.stderr
     assert "Conforms: 14 cases passed at 4 ULP, 0 unsupported.\n" in done.stdout

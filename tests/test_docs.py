@@ -22,8 +22,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from markdown_it import MarkdownIt
 
-from bce_bridge import r
-from bce_bridge.conformance import cli
+from bce_bridge import cli, r
 from bce_bridge.conformance.cases import load_cases
 from bce_bridge.conformance.implementations import IMPLEMENTATIONS, Core
 

@@ -14,8 +14,8 @@ import pytest
 from matplotlib.image import imread
 
 import bce_bridge
-from bce_bridge import core
-from bce_bridge.conformance import cli, compare, crosscheck, html, implementations, plots, report, sweep
+from bce_bridge import cli, core
+from bce_bridge.conformance import compare, crosscheck, html, implementations, plots, report, sweep
 from bce_bridge.conformance.cases import load_cases
 from bce_bridge.conformance.crosscheck import Row
 
@@ -60,7 +60,7 @@ def files(tmp_path_factory, failing):
     """Paths of two pages, one of them written by the command line, and of the plot it drew."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "failing.html").write_text(failing[2], encoding="utf-8")
-    command = [sys.executable, "-m", "bce_bridge.conformance.cli", "crosscheck", "--html", "whole.html", "--plot", "plot.svg"]
+    command = [sys.executable, "-m", "bce_bridge.cli", "crosscheck", "--html", "whole.html", "--plot", "plot.svg"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return {path.stem: path for path in folder.iterdir()}

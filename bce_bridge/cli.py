@@ -1,4 +1,4 @@
-"""The command line: bce-bridge crosscheck, conformance, bench and info."""
+"""The command line: bce-bridge crosscheck, conformance, bench and info. Imports, in each command, what that command needs."""
 
 import argparse
 import importlib.util
