@@ -25,7 +25,7 @@ _EXCEPTIONS = {
     lib.BCE_ERROR_SHAPE: ValueError,
     lib.BCE_ERROR_ISA: RuntimeError,
 }
-_VOID, _ADDRESS, _NUMBERS = map(ffi.typeof, ("void *", "uintptr_t *", "int64_t[]"))
+_VOID, _NUMBERS = map(ffi.typeof, ("void *", "int64_t[]"))
 _ARRAY, _ARGUMENTS, _RESULTS, _MESSAGE = map(
     ffi.typeof, ("bce_array *", "bce_arguments *", "bce_results *", f"char[{lib.BCE_MESSAGE_SIZE}]")
 )
