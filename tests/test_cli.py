@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,11 @@ def run(*arguments, check=0):
 def test_crosscheck(tmp_path):
     out = run("crosscheck", "--json", str(tmp_path / "out.json")).stdout
     assert "0 failures" in out
+    # README shows this table: of the rows that are the same on every machine, to the digit.
+    readme = " ".join((Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8").split())
+    for name in ("C core (NumPy)", "R torch (recorded)"):
+        (line,) = (line for line in out.splitlines() if line.startswith(f"  {name}  "))
+        assert " ".join(line.split()) in readme
     written = json.loads((tmp_path / "out.json").read_text())
     rows = {row["implementation"]: row for row in written["rows"]}
     assert set(rows) == {
