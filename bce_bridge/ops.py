@@ -415,6 +415,12 @@ class LossAndGradient(torch.autograd.Function):
             first = (gradient * grad_output).to(gradient.dtype)
         return first, *others, None, None, None
 
+    @staticmethod
+    def vmap(info, in_dims, *arguments):
+        *options, dtype = arguments[4:]
+        operands = _moved_to_front(info.batch_size, in_dims, arguments[:4])
+        return (loss(*operands, *options, dtype, 1), derivative(*operands, "input", *options, 1)), (0, 0)
+
 
 class Derivative(torch.autograd.Function):
     schema = f"derivative({_OPERANDS}, str name, str reduction, float label_smoothing, int batch) -> Tensor"

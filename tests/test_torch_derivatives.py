@@ -244,3 +244,15 @@ def test_samples_of_a_vmap_have_the_bits_of_their_own_calls(dtype, reduction):
     for got, expected in zip(together, alone):
         torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
     assert vmap(loss)(x[:, :0], y[:, :0]).shape == (7,)
+
+
+# Catches: a recorded graph, which holds the operator of the fused pass, that vmap can only take sample by sample.
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_vmap_of_the_fused_operator(reduction):
+    torch.manual_seed(3)
+    x, y, w = torch.randn(4, 5, 3), torch.rand(3, 5), torch.rand(4, 3)
+    operator = torch.ops.bce_bridge.loss_and_gradient
+    together = vmap(lambda x, w: operator(x, y.T, w, None, reduction, 0.1, torch.float32))(x, w)
+    alone = [operator(x[i], y.T, w[i], None, reduction, 0.1, torch.float32) for i in range(4)]
+    for got, expected in zip(together, zip(*alone)):
+        torch.testing.assert_close(got, torch.stack(expected), rtol=0, atol=0)
