@@ -25,7 +25,7 @@ _EXCEPTIONS = {
     lib.BCE_ERROR_SHAPE: ValueError,
     lib.BCE_ERROR_ISA: RuntimeError,
 }
-_VOID, _NUMBERS = map(ffi.typeof, ("void *", "int64_t[]"))
+_VOID, _NUMBERS, _PARTIAL = map(ffi.typeof, ("void *", "int64_t[]", "bce_partial *"))
 _ARRAY, _ARGUMENTS, _RESULTS, _MESSAGE = map(
     ffi.typeof, ("bce_array *", "bce_arguments *", "bce_results *", f"char[{lib.BCE_MESSAGE_SIZE}]")
 )
@@ -111,7 +111,7 @@ def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, pa
 
 def partial_from(numbers=()):
     """A bce_partial of these int64 fields, PARTIAL_SIZE of them in the struct's order; the empty sum from none."""
-    partial = ffi.new("bce_partial *")
+    partial = ffi.new(_PARTIAL)
     fields = ffi.cast("int64_t *", partial)
     for i, number in enumerate(numbers):
         fields[i] = number
@@ -123,15 +123,21 @@ def partial_fields(partial):
     return ffi.unpack(ffi.cast("int64_t *", partial), PARTIAL_SIZE)
 
 
-def add_to_partial(partial, address, n):
-    """Add the n float64 numbers, one after the other, at an address."""
-    if n:
-        lib.bce_partial_add(partial, ffi.cast("double *", address), n)
-
-
 def round_partial(partial, reduction, dtype, address):
     """Write the sum or the mean, rounded once to the floating dtype of this name, to an address."""
     lib.bce_partial_round(partial, REDUCTIONS[reduction], DTYPES[dtype], ffi.cast(_VOID, address))
+
+
+def reduce_rows(numbers, rows, n, reduction, dtype, results, itemsize):
+    """Write the exact sum or mean of each of so many rows of n float64 numbers, rounded once to the floating dtype of this name
+    and itemsize, to results: numbers and results are addresses of contiguous memory."""
+    numbers, results = ffi.cast("double *", numbers), ffi.cast("char *", results)
+    reduction, dtype = REDUCTIONS[reduction], DTYPES[dtype]
+    for i in range(rows):
+        partial = ffi.new(_PARTIAL)
+        if n:
+            lib.bce_partial_add(partial, numbers + i * n, n)
+        lib.bce_partial_round(partial, reduction, dtype, results + i * itemsize)
 
 
 def isa():

@@ -262,10 +262,8 @@ def _reduced(losses, batch, reduction, dtype):
     rows = losses.cpu().contiguous()
     result = torch.empty(rows.shape[:batch], dtype=dtype, device="cpu")
     n = math.prod(rows.shape[batch:])
-    for i in range(result.numel()):
-        partial = _abi.partial_from()
-        _abi.add_to_partial(partial, rows.data_ptr() + i * n * rows.itemsize, n)
-        _abi.round_partial(partial, reduction, DTYPES[dtype], result.data_ptr() + i * result.itemsize)
+    numbers, results = rows.data_ptr(), result.data_ptr()
+    _abi.reduce_rows(numbers, result.numel(), n, reduction, DTYPES[dtype], results, result.itemsize)
     return result.to(losses.device)
 
 
