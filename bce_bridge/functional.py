@@ -78,7 +78,7 @@ def binary_cross_entropy_with_logits(
     if not plain:
         _check_tensors(input, target, weight, pos_weight)
     if target.size() != input.size():
-        raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
+        raise ops.target_error(input, target)
     if type(label_smoothing) is not float or not 0.0 <= label_smoothing <= 1.0:
         label_smoothing = _smoothing(label_smoothing)
     kernel = "core" if plain and backend in ("auto", "core") else kernel_for(backend, input, target, weight, pos_weight)
@@ -115,8 +115,7 @@ def _check_tensors(input, target, weight, pos_weight):
     for name, tensor in (("input", input), ("target", target), ("weight", weight), ("pos_weight", pos_weight)):
         if tensor is None and name in ("weight", "pos_weight"):
             continue
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}: use torch.as_tensor")
+        ops.check_tensor(name, tensor)
         if tensor.is_nested:
             raise RuntimeError(
                 f"{name} is a nested tensor, wants a strided one: use to_padded_tensor(), with a weight of 0 for the padding"

@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional as F
 
+from bce_bridge import ops
 from bce_bridge.functional import binary_cross_entropy_with_logits
 
 
@@ -28,8 +29,8 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         backend="auto",
     ):
         for name, tensor in (("weight", weight), ("pos_weight", pos_weight)):
-            if tensor is not None and not isinstance(tensor, torch.Tensor):
-                raise TypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}: use torch.as_tensor")
+            if tensor is not None:
+                ops.check_tensor(name, tensor)
         super().__init__(weight, size_average, reduce, reduction, pos_weight)
         self.label_smoothing = label_smoothing
         self.backend = backend

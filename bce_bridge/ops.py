@@ -179,9 +179,20 @@ def _loss_and_gradient(input, *arguments):
     return (triton_loss_and_gradient if input.is_cuda else core_loss_and_gradient)(input, *arguments)
 
 
+def target_error(input, target):
+    """What a target of another shape than the input's is refused with, in torch's words."""
+    return ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
+
+
 def _check_target(input, target):
     if target.shape != input.shape:
-        raise ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
+        raise target_error(input, target)
+
+
+def check_tensor(name, value):
+    """Raise TypeError for what is no tensor."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}: use torch.as_tensor")
 
 
 def _empty_derivative(input, target, name):

@@ -19,7 +19,7 @@ from pathlib import Path
 from mpmath import mp, mpf
 
 from bce_bridge.conformance import implementations
-from bce_bridge.conformance.cases import DTYPES, QUANTITIES, VECTORS, case_of, read_recording
+from bce_bridge.conformance.cases import DTYPES, QUANTITIES, VECTORS, answer_of, case_of, read_recording
 from bce_bridge.conformance.compare import rounded
 from bce_bridge.conformance.exact import PRECISION, element, exact
 
@@ -261,14 +261,6 @@ def shortened(answers):
     return result
 
 
-def lengthened(vectors, name, case):
-    """The reverse, of one implementation."""
-    answer = case.get("answers", {}).get(name)
-    if not isinstance(answer, str):
-        return answer
-    return {quantity: case["answers"][answer][quantity] for quantity in vectors["implementations"][name]["quantities"]}
-
-
 def problem(case):
     """What an answer depends on."""
     return json.dumps([case["id"], case["dtype"], *(case[name] for name in OPERANDS)])
@@ -277,7 +269,7 @@ def problem(case):
 def made(vectors, recorded):
     """The file's content: vectors with all that can be made made again. recorded: name -> (description, answers by id)."""
     kept = [case for case in vectors["cases"] if case["id"].rsplit("-", 2)[0] not in FLAGS]
-    before = {problem(case): {name: lengthened(vectors, name, case) for name in IMPLEMENTATIONS} for case in vectors["cases"]}
+    before = {problem(case): {name: answer_of(vectors, case, name) for name in IMPLEMENTATIONS} for case in vectors["cases"]}
     cases = []
     for case in kept + flagged_entries():
         answers = before.get(problem(case), {})

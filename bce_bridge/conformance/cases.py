@@ -78,6 +78,17 @@ def numbers_of(answer):
     }
 
 
+def answer_of(vectors, entry, name):
+    """What an implementation answered to an entry of the file's "cases", as encoded there; None where it did not.
+
+    Where the file names another that gave the same numbers, they are that one's.
+    """
+    answer = entry.get("answers", {}).get(name)
+    if not isinstance(answer, str):
+        return answer
+    return {quantity: entry["answers"][answer][quantity] for quantity in vectors["implementations"][name]["quantities"]}
+
+
 def load_recorded(name="r-torch"):
     """(description, answers) of an implementation in the file: answers[case id][quantity] is a flat float64 array.
 
@@ -86,10 +97,7 @@ def load_recorded(name="r-torch"):
     vectors = read_vectors()
     answers = {}
     for entry in vectors["cases"]:
-        answer = entry["answers"][name]
-        if isinstance(answer, str):  # the name of one that gave the same numbers
-            same = entry["answers"][answer]
-            answer = {quantity: same[quantity] for quantity in vectors["implementations"][name]["quantities"]}
+        answer = answer_of(vectors, entry, name)
         if answer is not None:
             answers[entry["id"]] = numbers_of(answer)
     return vectors["implementations"][name], answers

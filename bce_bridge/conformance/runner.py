@@ -64,6 +64,12 @@ class Result:
         """How many cases answered each."""
         return Counter(name for outcome in self.outcomes for name in outcome.quantities)
 
+    @property
+    def never_answered(self):
+        """The quantities that no case answered."""
+        answered = self.quantities
+        return [name for name in QUANTITIES if not answered[name]]
+
     def judged(self, flag):
         return self.count("failed", flag) + self.count("passed", flag)
 
@@ -81,8 +87,8 @@ class Result:
         rest = f"{unsupported} unsupported, {unanswered} not answered, {len(self.problems)} problems with the program"
         at = f"at {self.ulp:g} ULP"
         if self.conforms:
-            answered = [name for name in QUANTITIES if self.quantities[name]]
-            limits = "" if len(answered) == len(QUANTITIES) else f" in {', '.join(answered)}, which is all it answered"
+            answered = ", ".join(name for name in QUANTITIES if name not in self.never_answered)
+            limits = f" in {answered}, which is all it answered" if self.never_answered else ""
             return f"Conforms{limits}: {passed} cases passed {at}, {unsupported} unsupported."
         if not failed:
             return f"Does not conform: {passed} cases passed {at}, {rest}."
@@ -351,7 +357,8 @@ def notes(result, most=10):
     if result.stderr and not result.conforms:
         yield "The end of its standard error:"
         yield from ("  " + line for line in result.stderr.splitlines()[-20:])
-    if missing := [name for name in QUANTITIES if result.quantities and not result.quantities[name]]:
+    missing = result.never_answered
+    if missing and len(missing) < len(QUANTITIES):
         yield f"Never answered: {', '.join(missing)}."
     yield result.verdict
 
