@@ -11,6 +11,6 @@ set -eu
 output=${1:?usage: gpu-check.sh OUTPUT [SECONDS]}
 root=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$output"
-PYTHONPATH="$root:$root/build/gpu-check${PYTHONPATH:+:$PYTHONPATH}"
+PYTHONPATH="$root:$root/tests:$root/build/gpu-check${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONPATH PYTHONUNBUFFERED=1
 exec "${PYTHON:-python3}" "$root/tools/gpu_check.py" "$output/gpu-check.json" "${2:-300}"

@@ -9,6 +9,7 @@ from bce_bridge.triton_kernel.float64 import (
     _accurate,
     _exp_minus,
     _exp_minus_abs,
+    _from_bits,
     _log1p,
     _minus,
     _negative,
@@ -81,6 +82,12 @@ def _losses_and_gradients(
 
 
 @triton.jit
+def _number(bits):
+    """A float64 argument, which comes as its bits: older interpreters of Triton round a float to float32."""
+    return _from_bits(bits.to(tl.int64))
+
+
+@triton.jit
 def _compute(
     input,
     target,
@@ -116,9 +123,9 @@ def _compute(
     if pos_weight is not None:
         p = _load(pos_weight, _offsets(element, shape, pos_weight_strides), mask, tl.float64)
     if SMOOTH:
-        y = tl.fma(y, keep, add)
+        y = tl.fma(y, _number(keep), _number(add))
     summands, losses, gradients = _losses_and_gradients(
-        x, y, w, p, mask, gradient, divisor, MULTIPLY, TAILS, SETTLE_LOSS, SETTLE_GRADIENT
+        x, y, w, p, mask, gradient, _number(divisor), MULTIPLY, TAILS, SETTLE_LOSS, SETTLE_GRADIENT
     )
     if loss is not None:
         tl.store(loss + _offsets(element, shape, loss_strides), _rounded(losses, loss.dtype.element_ty), mask)
@@ -127,7 +134,7 @@ def _compute(
     return summands
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["keep", "add", "divisor"])
 def _evaluate(
     input,
     target,
@@ -144,9 +151,9 @@ def _evaluate(
     pos_weight_strides,
     loss_strides,
     gradient_strides,
-    keep: tl.float64,
-    add: tl.float64,
-    divisor: tl.float64,
+    keep: tl.int64,
+    add: tl.int64,
+    divisor: tl.int64,
     SMOOTH: tl.constexpr,
     MULTIPLY: tl.constexpr,
     TAILS: tl.constexpr,
@@ -174,7 +181,7 @@ def _is_last(counter):
     return tl.atomic_add(counter, 1, sem="acq_rel") == tl.num_programs(0) - 1
 
 
-@triton.jit(do_not_specialize=["divisor_of_sum", "shift"])
+@triton.jit(do_not_specialize=["divisor_of_sum", "shift", "keep", "add", "divisor"])
 def _settle(
     input,
     target,
@@ -197,9 +204,9 @@ def _settle(
     capacity: tl.int64,
     divisor_of_sum: tl.int64,
     shift,
-    keep: tl.float64,
-    add: tl.float64,
-    divisor: tl.float64,
+    keep: tl.int64,
+    add: tl.int64,
+    divisor: tl.int64,
     SMOOTH: tl.constexpr,
     MULTIPLY: tl.constexpr,
     SETTLE_LOSS: tl.constexpr,
@@ -236,7 +243,7 @@ def _settle(
                 tl.store(work + UNSETTLED, 1)
 
 
-@triton.jit(do_not_specialize=["divisor_of_sum", "shift"])
+@triton.jit(do_not_specialize=["divisor_of_sum", "shift", "keep", "add"])
 def _settle_sum(
     input,
     target,
@@ -253,8 +260,8 @@ def _settle_sum(
     pos_weight_strides,
     divisor_of_sum: tl.int64,
     shift,
-    keep: tl.float64,
-    add: tl.float64,
+    keep: tl.int64,
+    add: tl.int64,
     SMOOTH: tl.constexpr,
     INDEX: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -267,7 +274,7 @@ def _settle_sum(
             mask = element < n
             summands = _compute(
                 input, target, weight, pos_weight, None, None, element, mask, shape, input_strides, target_strides,
-                weight_strides, pos_weight_strides, input_strides, input_strides, keep, add, 1.0, SMOOTH, True, False, False,
+                weight_strides, pos_weight_strides, input_strides, input_strides, keep, add, keep, SMOOTH, True, False, False,
                 False,
             )  # fmt: skip
             _deposit(_row(partial), summands, mask)

@@ -9,6 +9,7 @@ import triton.language as tl
 from bce_bridge import ops
 from bce_bridge.triton_kernel import pairs
 from bce_bridge.triton_kernel.fast import WORK, _evaluate_fast
+from bce_bridge.triton_kernel.float64 import bits_of
 from bce_bridge.triton_kernel.kernels import _evaluate, _settle, _settle_sum
 from bce_bridge.triton_kernel.memory import checked, common_layout
 from bce_bridge.triton_kernel.sums import COUNT, FIELDS, MINUS_INFINITY, ROWS, SIZE, _round_partial
@@ -16,8 +17,10 @@ from bce_bridge.triton_kernel.sums import COUNT, FIELDS, MINUS_INFINITY, ROWS, S
 BLOCK, NUM_WARPS = 512, 4
 FAST_BLOCKS = 16  # of a program of the fast path
 SETTLING_PROGRAMS = 512
-# The fast path has a launch more, and its programs' start; below this the float64 kernel is no slower on any card.
-FAST_FROM = 1 << 18
+# Elements from which on the fast path is taken: it has a launch more than the float64 kernel. The second number is for the cards
+# whose float64 has half the rate of float32 (A100, H100 and H200, B200), by compute capability.
+FAST_FROM, FAST_FROM_WITH_FLOAT64 = 1 << 18, 1 << 22
+FLOAT64_CARDS = ((8, 0), (9, 0), (10, 0))
 # The list has room for one element in so many, and some: beyond that all are computed again.
 LISTED = 64, 4096
 
@@ -49,9 +52,15 @@ def _tables(device):
         return table.to(device), table[:, ::2].contiguous().to(device)
 
 
+def _fast_from(device):
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) in FLOAT64_CARDS:
+        return FAST_FROM_WITH_FLOAT64
+    return FAST_FROM
+
+
 def _is_fast(operands, results, dtype):
     """Whether the fast path serves: neither an operand nor a result is float64. Integers that float32 cannot hold it leaves."""
-    if operands[0].numel() < FAST_FROM or dtype == torch.float64:
+    if operands[0].numel() < _fast_from(operands[0].device) or dtype == torch.float64:
         return False
     given = [tensor for tensor in (*operands, *results) if tensor is not None]
     return all(tensor.dtype != torch.float64 for tensor in given)
@@ -81,7 +90,7 @@ class _Launch:
         self.n = self.input.numel()
         tensors = *operands, losses, gradient
         self.shape, self.strides = common_layout([self.input if tensor is None else tensor for tensor in tensors])
-        self.smoothing = dict(keep=1.0 - label_smoothing, add=0.5 * label_smoothing)
+        self.smoothing = dict(keep=bits_of(1.0 - label_smoothing).value, add=bits_of(0.5 * label_smoothing).value)
         self.index = tl.int32 if self.n < 2**31 - FAST_BLOCKS * BLOCK else tl.int64
 
     def float64(self, partial, wide_sum=False):
@@ -95,7 +104,7 @@ class _Launch:
             self.shape,
             *self.strides,
             **self.smoothing,
-            divisor=float(self.divisor),
+            divisor=bits_of(float(self.divisor)).value,
             **_float64_options(self.operands, self.label_smoothing, self.losses, self.gradient, self.divisor, wide_sum),
             INDEX=self.index,
             BLOCK=BLOCK,
@@ -180,7 +189,7 @@ class _Launch:
             divisor << shift,
             shift,
             **self.smoothing,
-            divisor=float(self.divisor),
+            divisor=bits_of(float(self.divisor)).value,
             **options,
             INDEX=self.index,
             BLOCK=BLOCK,
