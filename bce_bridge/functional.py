@@ -142,6 +142,7 @@ def _smoothing(value):
     return float(value)
 
 
+@torch.compiler.assume_constant_result  # nothing to trace
 @functools.cache
 def _has_triton():
     try:

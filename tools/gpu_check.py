@@ -79,7 +79,7 @@ def random_bits(report):
     torch.manual_seed(0)
     for dtype in TYPES:
         different, seen = 0, 0
-        while seen < ELEMENTS // len(TYPES) and report.time_left() > 0.65 * report.seconds:
+        while not seen or (seen < ELEMENTS // len(TYPES) and report.time_left() > 0.65 * report.seconds):
             for _, operands, smoothing in random_problems(dtype, CHUNK):
                 for reduction in ("none", "mean"):
                     different += count_differences(operands, reduction, smoothing)
@@ -101,7 +101,7 @@ def every_16_bit_logit(report):
 
 
 def weight_gradients(report):
-    """Gradients in weight and pos_weight, whose formulae are torch's operations in float64: within 2^-50 of the CPU's."""
+    """Gradients in all operands: those but the input's are torch's operations in float64, near the CPU's."""
     torch.manual_seed(1)
     grads = []
     base = torch.randn(64, 40) * 3, torch.rand(64, 40), torch.rand(40), torch.rand(40) * 5
@@ -109,8 +109,8 @@ def weight_gradients(report):
         leaves = [tensor.double().to(device).requires_grad_() for tensor in base]
         loss = bce_bridge.binary_cross_entropy_with_logits(*leaves[:3], pos_weight=leaves[3], backend=backend(device))
         grads.append([g.cpu() for g in torch.autograd.grad(loss, leaves)])
-    worst = max(((a - b).abs() / b.abs().clamp(min=1e-300)).max().item() for a, b in zip(*grads))
-    yield "four operands", {"largest relative difference": worst, "different": int(worst > 2**-46)}
+    worst = max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*grads))
+    yield "four operands", {"largest difference, of the largest": worst, "different": int(worst > 2**-48)}
 
 
 def backend(device):

@@ -17,7 +17,7 @@ from bce_bridge.triton_kernel.sums import COUNT, FIELDS, MINUS_INFINITY, ROWS, S
 BLOCK, NUM_WARPS = 512, 4
 FAST_BLOCKS = 16  # of a program of the fast path
 SETTLING_PROGRAMS = 512
-# Elements from which on the fast path is taken: it has a launch more than the float64 kernel. The second number is for the cards
+# Elements from which on the fast path is taken: it has a launch more than the float64 kernel. The second is for the cards
 # whose float64 has half the rate of float32 (A100, H100 and H200, B200), by compute capability.
 FAST_FROM, FAST_FROM_WITH_FLOAT64 = 1 << 18, 1 << 22
 FLOAT64_CARDS = ((8, 0), (9, 0), (10, 0))
@@ -32,9 +32,15 @@ _PAIR_ERRORS = 2.0**-36.5, 2.0**-44, 2.0**-36
 _FLOAT32_ERRORS = 2.0**-22, 2.0**-22, 2.0**-18.5
 
 
+@functools.lru_cache(256)
+def _bits(x):
+    return bits_of(x).value
+
+
+@functools.lru_cache(256)
 def _pair(x):
     """x as two float32."""
-    high = torch.tensor(x, dtype=torch.float32).item()
+    high = torch.tensor(x, dtype=torch.float32, device="cpu").item()
     return high, x - high
 
 
@@ -89,8 +95,9 @@ class _Launch:
         self.input = operands[0]
         self.n = self.input.numel()
         tensors = *operands, losses, gradient
-        self.shape, self.strides = common_layout([self.input if tensor is None else tensor for tensor in tensors])
-        self.smoothing = dict(keep=bits_of(1.0 - label_smoothing).value, add=bits_of(0.5 * label_smoothing).value)
+        strides = [self.input.stride() if tensor is None else tensor.stride() for tensor in tensors]
+        self.shape, self.strides = common_layout(self.input.shape, *strides)
+        self.smoothing = dict(keep=_bits(1.0 - label_smoothing), add=_bits(0.5 * label_smoothing))
         self.index = tl.int32 if self.n < 2**31 - FAST_BLOCKS * BLOCK else tl.int64
 
     def float64(self, partial, wide_sum=False):
@@ -104,7 +111,7 @@ class _Launch:
             self.shape,
             *self.strides,
             **self.smoothing,
-            divisor=bits_of(float(self.divisor)).value,
+            divisor=_bits(float(self.divisor)),
             **_float64_options(self.operands, self.label_smoothing, self.losses, self.gradient, self.divisor, wide_sum),
             INDEX=self.index,
             BLOCK=BLOCK,
@@ -189,7 +196,7 @@ class _Launch:
             divisor << shift,
             shift,
             **self.smoothing,
-            divisor=bits_of(float(self.divisor)).value,
+            divisor=_bits(float(self.divisor)),
             **options,
             INDEX=self.index,
             BLOCK=BLOCK,

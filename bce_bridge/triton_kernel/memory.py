@@ -1,5 +1,7 @@
 """Operands in the device's memory: where their elements lie, and how they become float64 or float32 and back."""
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -68,7 +70,8 @@ def _expanded(name, tensor, input):
     if tensor.device != input.device:
         raise RuntimeError(f"{name} is on {tensor.device}, wants the input's device {input.device}")
     try:
-        return tensor.resolve_neg().expand(input.shape)
+        tensor = tensor.resolve_neg()
+        return tensor if tensor.shape == input.shape else tensor.expand(input.shape)
     except RuntimeError:
         shape, wanted = tuple(tensor.shape), tuple(input.shape)
         raise RuntimeError(f"{name} of shape {shape} does not broadcast to the input's shape {wanted}") from None
@@ -89,12 +92,12 @@ def _merged(shape, strides):
     return tuple(sizes), [tuple(outer) for outer in merged]
 
 
-def common_layout(tensors):
-    """The common shape and each tensor's strides, as _offsets takes them, in the order of the first one's memory."""
-    first = tensors[0]
-    order = sorted((d for d in range(first.ndim) if first.shape[d] != 1), key=lambda d: -first.stride(d))
-    shape = [first.shape[d] for d in order]
-    shape, strides = _merged(shape, [[tensor.stride(d) for d in order] for tensor in tensors])
+@functools.lru_cache(256)  # to find it again takes longer than the loss of a thousand elements
+def common_layout(shape, *strides):
+    """The shape of all tensors and their strides, as _offsets takes them, in the order of the first one's memory."""
+    order = sorted((d for d in range(len(shape)) if shape[d] != 1), key=lambda d: -strides[0][d])
+    shape = [shape[d] for d in order]
+    shape, strides = _merged(shape, [[steps[d] for d in order] for steps in strides])
     alone = [_merged(shape, [steps])[1][0] for steps in strides]
     return shape, [own if len(own) == 1 else steps for own, steps in zip(alone, strides)]
 
