@@ -9,12 +9,12 @@ import importlib
 import numbers
 import os
 import sys
+import warnings
 
 import torch
-from torch.nn import _reduction
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from bce_bridge import ops
+from bce_bridge import _torch_private, ops
 
 _INPUT_ALONE = (True, *[False] * 7)
 BACKENDS = ("auto", "core", "triton", "aten")
@@ -69,10 +69,9 @@ def binary_cross_entropy_with_logits(
             backend=backend,
         )
     if size_average is not None or reduce is not None:
-        reduction = _reduction.legacy_get_string(size_average, reduce)
+        reduction = torch.nn.BCEWithLogitsLoss(None, size_average, reduce).reduction  # with torch's own warning
     elif reduction not in ("mean", "sum", "none"):
-        _reduction.get_enum(reduction)  # torch's own error and warning
-        reduction = "mean"
+        reduction = _deprecated_mean(reduction)
     compiling = torch.compiler.is_compiling()
     plain = not compiling and ops.readable(input, target, weight, pos_weight)
     if not plain:
@@ -100,7 +99,14 @@ def binary_cross_entropy_with_logits(
     if kernel == "operator" or compiling or ops.intercepted():
         return _operator(differentiable, *arguments)
     evaluate = ops.triton_loss_and_gradient if kernel == "triton" else ops.core_loss_and_gradient
-    return _apply(*arguments, evaluate) if differentiable else evaluate(*arguments, False)[0]
+    return _Loss.apply(*arguments, evaluate) if differentiable else evaluate(*arguments, False)[0]
+
+
+def _deprecated_mean(reduction):
+    if reduction != "elementwise_mean":
+        raise ValueError(f"{reduction} is not a valid value for reduction")  # torch's words
+    warnings.warn("reduction='elementwise_mean' is deprecated. Please use reduction='mean' instead.", stacklevel=3)
+    return "mean"
 
 
 def loss_dtype(input, target, device_type):
@@ -210,46 +216,48 @@ def _operator(differentiable, input, *arguments):
     return ops.loss(input, *arguments, 0)
 
 
-class _Loss(torch.autograd.Function):
-    """Loss and gradient in one pass, which keeps the gradient and, for the other derivatives, its operands."""
+class _Loss(_torch_private.Function):
+    """Loss and gradient in one pass, which keeps the gradient and, for the other derivatives, its operands.
+
+    The gradient is no saved tensor: the first backward takes it away, so that it is nobody else's and may be changed and handed
+    out. Another backward of the same graph computes it again.
+    """
 
     @staticmethod
     def forward(ctx, input, target, weight, pos_weight, reduction, label_smoothing, dtype, evaluate):
         # In float16 the gradient waits for grad_output, see ops.scaled_first.
         with_gradient = ctx.needs_input_grad[0] and input.dtype is not torch.float16
         loss, gradient = evaluate(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient)
-        ctx.save_for_backward(gradient, input, target, weight, pos_weight)
+        ctx.save_for_backward(input, target, weight, pos_weight)
         ctx.options = reduction, label_smoothing
-        ctx.hooked = ops.top_hooks(True) is not None
+        ctx.gradient = gradient
         return loss
 
     @staticmethod
     def backward(ctx, grad_output):
-        gradient, *operands = ctx.saved_tensors
+        operands = ctx.saved_tensors
         needed = ctx.needs_input_grad
         if (
             torch.compiler.is_compiling()
             or torch.is_grad_enabled()
             or ops.transforming()
             or type(grad_output) is not torch.Tensor
-            or (not (one := _is_one(grad_output)) and ops.batched(grad_output))
+            or not ((one := _is_one(grad_output)) or ops.has_memory(grad_output))
         ):
             return *ops.gradients(operands, needed, grad_output, *ctx.options), None, None, None, None
+        gradient = None
         if needed[0]:
-            # Unless the graph is retained or a hook has seen it, the saved gradient is nobody else's, and at its end.
-            own = not ctx.hooked and not ops.keeping_graph()
-            if not one or gradient is None:
-                gradient = _scaled(gradient, own, operands, grad_output, *ctx.options)
-            elif not own:
-                gradient = gradient.clone()
+            gradient = vars(ctx).pop("gradient", None)  # in one step, should two threads be here
+            if not one and ops.scaled_first(operands[0].dtype, grad_output.dtype):
+                gradient = None
+            if gradient is None:
+                gradient, *_ = ops.gradients(operands, _INPUT_ALONE, grad_output, *ctx.options)
+            elif not one:
+                gradient.mul_(grad_output)
         if needed == _INPUT_ALONE:
             return gradient, None, None, None, None, None, None, None
         _, *others = ops.gradients(operands, (False, *needed[1:4]), grad_output, *ctx.options)
         return gradient, *others, None, None, None, None
-
-
-# Function.apply less its care for torch.func, which does not come here.
-_apply = super(torch.autograd.Function, _Loss).apply
 
 
 def _is_one(tensor):
@@ -267,10 +275,3 @@ def _is_one(tensor):
         return tensor.item() == 1.0
     except RuntimeError:
         return False  # it stands for a batch
-
-
-def _scaled(gradient, own, operands, grad_output, reduction, label_smoothing):
-    """gradient times grad_output, in the memory of gradient if that is our own."""
-    if ops.scaled_first(operands[0].dtype, grad_output.dtype):
-        return ops.gradients(operands, (True, False, False, False), grad_output, reduction, label_smoothing)[0]
-    return gradient.mul_(grad_output) if own else (gradient * grad_output).to(gradient.dtype)

@@ -12,37 +12,37 @@ loss, name of an operand, and batch, the number of leading dimensions that torch
 is a loss of its own.
 """
 
+import contextlib
 import functools
 import math
 import threading
 
 import torch
-from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.nn import functional as F
-from torch.utils._python_dispatch import _disable_current_modes
 
-from bce_bridge import _abi
+from bce_bridge import _abi, _torch_private
 
 DTYPES = {getattr(torch, name): name for name in _abi.DTYPES}
 _RESULTS = {"input": "gradient", "target": "d_targets", "weight": "d_weight", "pos_weight": "d_pos_weight"}
 
-# What torch is doing at the moment, and what a tensor is: there are no public tests.
-
-_BATCHED = torch._C._dispatch_key_parse("Batched")
-_Tensor = torch.Tensor
-_keys = torch._C._dispatch_keys
-_functorch_active = torch._C._are_functorch_transforms_active
-_modes_active = torch._C._len_torch_dispatch_stack
-_tracing_state = torch._C._get_tracing_state
+_PLAIN = torch.Tensor, torch.nn.Parameter
+_strided = torch.strided
+_in_dual_level = _torch_private.in_dual_level
+_modes = _torch_private.dispatch_modes
+_tracing = torch.jit.is_tracing
+_transforms_active = _torch_private.transforms_active
 
 
-# In whatever mode this is imported.
-with torch._C._DisableFuncTorch(), _disable_current_modes(), torch.inference_mode(False):
-    _SCALARS = {dtype: torch.empty((), dtype=dtype, device="cpu") for dtype in DTYPES}
-    _READABLE = {_keys(torch.empty(0, device="cpu")).raw_repr()}
-    with torch.inference_mode():
-        _READABLE.add(_keys(torch.empty(0, device="cpu")).raw_repr())
+class _Scalars(dict):
+    """A 0-d tensor of each dtype, made when it is first asked for, which is never in a mode that would change it."""
+
+    def __missing__(self, dtype):
+        self[dtype] = tensor = torch.empty((), dtype=dtype, device="cpu")
+        return tensor
+
+
+_SCALARS = _Scalars()
 
 
 def readable(input, target, weight, pos_weight):
@@ -52,32 +52,35 @@ def readable(input, target, weight, pos_weight):
         return False
     for tensor in (input, target, weight, pos_weight):
         if tensor is not None and not (
-            isinstance(tensor, _Tensor) and _keys(tensor).raw_repr() in _READABLE and tensor.dtype in DTYPES
+            type(tensor) in _PLAIN
+            and tensor.is_cpu
+            and tensor.layout is _strided
+            and tensor.dtype in DTYPES
+            and not tensor.is_neg()
+            and not tensor.is_nested
+            and has_memory(tensor)
         ):
             return False
     return True
 
 
-def batched(tensor):
-    """Whether it stands for many, as grad_output does under torch.autograd.grad(is_grads_batched=True)."""
-    return _keys(tensor).has(_BATCHED)
+def has_memory(tensor):
+    """False for a tensor that stands for many, as grad_output does under torch.autograd.grad(is_grads_batched=True), that a
+    transform left behind, that is only known to be 0, or that has no elements."""
+    try:
+        return tensor.data_ptr() != 0
+    except RuntimeError:
+        return False
 
 
 def transforming():
     """Whether torch.func or forward-mode differentiation is at work."""
-    return _functorch_active() or forward_ad._current_level >= 0
+    return _transforms_active() or _in_dual_level()
 
 
 def intercepted():
     """Whether anybody wants to see operators: these, a mode (fake tensors, tracers, counters), or torch.jit.trace."""
-    return _functorch_active() or forward_ad._current_level >= 0 or _modes_active() > 0 or _tracing_state() is not None
-
-
-# top_hooks(True) is None where what is saved for backward goes through no torch.autograd.graph.saved_tensors_hooks. Torch 2.7
-# does not tell.
-top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: ())
-# Whether the backward that is running was asked to retain the graph.
-keeping_graph = torch._C._autograd._get_current_graph_task_keep_graph
+    return _transforms_active() or _in_dual_level() or _modes() > 0 or _tracing()
 
 
 def describe(tensor):
@@ -295,60 +298,62 @@ _OPERANDS = "Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight"
 
 
 def _register(function):
-    """Make an operator of an autograd.Function that has its schema, its kernel for any device (compute) and for fake tensors.
+    """Make an operator of a Function that has its schema, its kernel for any device (compute) and for fake tensors.
 
     Its autograd kernel is the Function's, and as those of torch's own operators it serves one level of torch.func at a time:
-    the operator that its forward calls is in the next one, in the modes that the caller had set. The kernels that
-    torch.library.register_autograd makes cannot do so, and those of Function.apply serve all levels at once.
+    the operator that its forward calls is in the next one, in the grad mode that the caller had set. The kernels that
+    torch.library.register_autograd makes cannot do so: with them, Function.apply has to come before the operator.
     """
     short = function.schema.partition("(")[0]
     name = f"bce_bridge::{short}"
     _LIBRARY.define(function.schema)
     _LIBRARY.impl(name, function.compute, "CompositeExplicitAutograd")
     torch.library.register_fake(name, function.fake, lib=_LIBRARY)
+    torch.library.register_vmap(name, function.vmap, lib=_LIBRARY)
     operator = getattr(torch.ops.bce_bridge, short).default
+
+    if not _torch_private.SINGLE_LEVEL:
+        torch.library.register_autograd(name, function.backward, setup_context=function.setup_context, lib=_LIBRARY)
+        function.forward = staticmethod(lambda *arguments: operator(*arguments))
+
+        def call(*arguments):
+            return (function.apply if transforming() else operator)(*arguments)
+
+        return call if _torch_private.KNOWS_TRANSFORMS else torch.compiler.disable(call)
 
     caller = threading.local()
 
     def forward(*arguments):
-        grad, forward_grad = caller.modes
-        with (
-            torch.set_grad_enabled(grad),
-            forward_ad._set_fwd_grad_enabled(forward_grad),
-            torch._C._AutoDispatchBelowAutograd(),
-        ):
+        forward_mode = _torch_private.forward_mode or contextlib.nullcontext
+        with torch.set_grad_enabled(caller.grad_enabled), forward_mode(), _torch_private.below_autograd():
             return operator(*arguments)
 
     def autograd(*arguments):
-        caller.modes = torch.is_grad_enabled(), torch._C._is_fwd_grad_enabled()
-        with enable_single_level_autograd_function():
-            return super(torch.autograd.Function, function).apply(*arguments)
+        caller.grad_enabled = torch.is_grad_enabled()
+        with _torch_private.allow_single_level():
+            return function.apply(*arguments)
 
     function.forward = staticmethod(forward)
     _LIBRARY.impl(name, autograd, "Autograd")
-    if function.vmap is not torch.autograd.Function.vmap:
-        torch.library.register_vmap(name, function.vmap, lib=_LIBRARY)
     return operator
 
 
 def _forward_mode(jvp):
-    """Decorator of a jvp, which is given the saved operands first.
-
-    Torch runs a Function's jvp with forward-mode differentiation off at every level, so that for the levels around its own the
-    tangent would be a constant. Here it is on, and the operands are without the tangents of this level (0 at every level of
-    torch.func).
-    """
+    """Decorator of a jvp, which is given the saved operands first, without the tangents of this level (0 at every level of
+    torch.func); forward-mode differentiation is on, so that the levels around its own see more than a constant."""
+    if not _torch_private.forward_mode:
+        return torch.autograd.Function.jvp  # which refuses
 
     @functools.wraps(jvp)
     def run(ctx, *tangents):
-        with forward_ad._set_fwd_grad_enabled(True):
+        with _torch_private.forward_mode():
             operands = [None if t is None else forward_ad.unpack_dual(t, level=0).primal for t in ctx.saved_tensors]
             return jvp(ctx, operands, *tangents)
 
     return run
 
 
-class Loss(torch.autograd.Function):
+class Loss(_torch_private.Function):
     schema = f"loss({_OPERANDS}, str reduction, float label_smoothing, ScalarType dtype, int batch) -> Tensor"
 
     @staticmethod
@@ -396,7 +401,7 @@ class Loss(torch.autograd.Function):
         return loss(*_moved_to_front(info.batch_size, in_dims, arguments[:4]), *options, batch + 1), 0
 
 
-class LossAndGradient(torch.autograd.Function):
+class LossAndGradient(_torch_private.Function):
     schema = f"loss_and_gradient({_OPERANDS}, str reduction, float label_smoothing, ScalarType dtype) -> (Tensor, Tensor)"
 
     @staticmethod
@@ -431,7 +436,7 @@ class LossAndGradient(torch.autograd.Function):
         return (loss(*operands, *options, dtype, 1), derivative(*operands, "input", *options, 1)), (0, 0)
 
 
-class Derivative(torch.autograd.Function):
+class Derivative(_torch_private.Function):
     schema = f"derivative({_OPERANDS}, str name, str reduction, float label_smoothing, int batch) -> Tensor"
 
     @staticmethod

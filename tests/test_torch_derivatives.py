@@ -13,7 +13,7 @@ from bce_bridge import binary_cross_entropy_with_logits as bce
 from bce_bridge import ops
 
 # torch's own forward-mode differentiation scripts its decompositions.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 REDUCTIONS = ["none", "mean", "sum"]
 

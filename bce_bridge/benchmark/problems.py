@@ -123,7 +123,7 @@ def _torch_call(setting, function, x, y, pos_weight):
 
 def _compiled(setting, x, y, pos_weight):
     """Compiled for this very size (dynamic=False) and number of threads."""
-    torch._dynamo.reset()
+    torch.compiler.reset()
 
     def function(x, y, pos_weight):
         return torch.nn.functional.binary_cross_entropy_with_logits(x, y, pos_weight=pos_weight)
