@@ -3,6 +3,7 @@
 # make check-r       R CMD check --as-cran of the R package, which must end with Status: OK
 # make test-composer    the tests beside Composer's own function, with the torch it pins in .venv-composer (some GB)
 # make record-composer  record the answers of Composer that make test compares with
+# make matrix        the tests with every supported Python, torch, NumPy, cffi, rpy2 that is to be had here: docs/support.md
 # make lint          ruff's checks of the Python code and of its format; part of make test
 # make version       set the version to VERSION=1.2.3, everywhere that it is written
 # make release-check    build a release from a clean clone of HEAD, test what was built, and put it into dist/ (some 15 minutes)
@@ -25,7 +26,7 @@ CORE := $(wildcard c_src/*.c c_src/*.h c_src/*.inc)
 PYTHON_SETUP := pyproject.toml setup.py constraints.txt constraints-old-r.txt bce_bridge/_build.py tools/setup-python.sh
 R_PACKAGE := $(shell find r_compat -type f -not -path '*/src/bce.*' -not -path '*/src/bce_*' -not -name '*.o' -not -name '*.so')
 
-.PHONY: setup crosscheck test lint test-python test-r check-r test-composer record-composer version release-check exhaustive clean
+.PHONY: setup crosscheck test matrix lint test-python test-r check-r test-composer record-composer version release-check exhaustive clean
 
 setup: $(VENV)/test-python
 
@@ -69,6 +70,11 @@ test-r: setup
 		NOT_CRAN=true R_LIBS=$(abspath $(R_LIBRARY)) Rscript -e 'testthat::test_dir("r_compat/tests/testthat", package = "bcebridge", load_package = "installed", stop_on_failure = TRUE)'; \
 	fi
 
+# MATRIX names the cells, as in MATRIX='python-3.12 rpy2'; all of them take hours and some GB of downloads for each torch.
+matrix: $(VENV)/bin/python
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt nox
+	@$(VENV)/bin/nox $(if $(MATRIX),--session $(MATRIX)); status=$$?; $(VENV)/bin/python tools/support.py; exit $$status
+
 check-r:
 	@tools/check-r.sh build/check-r
 # 0.13.5 is the last mosaicml with size_average and reduce; of it only loss.py is used, from a folder of its own.
@@ -101,6 +107,6 @@ exhaustive:
 	@build/exhaustive
 
 clean:
-	rm -rf $(VENV) $(COMPOSER) build dist *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
+	rm -rf $(VENV) $(COMPOSER) .nox build dist *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
 
 include c_src/verify/verify.mk
