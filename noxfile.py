@@ -26,7 +26,8 @@ import json, platform, sys
 from importlib import metadata
 installed = {d.metadata["Name"].lower(): d.version for d in metadata.distributions()}
 names = ("numpy", "cffi", "torch", "triton", "rpy2", "rpy2-rinterface")
-print(json.dumps({"python": platform.python_version() + getattr(sys, "abiflags", "")} | {n: installed[n] for n in names if n in installed}))
+found = {"python": platform.python_version() + sys.abiflags}
+print(json.dumps(found | {name: installed[name] for name in names if name in installed}))
 """
 
 

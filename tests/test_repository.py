@@ -65,6 +65,21 @@ def test_every_help_topic_is_on_the_r_package_s_site():
     assert sorted(listed) == sorted(articles + [path.stem for path in (ROOT / "r_compat/man").glob("*.Rd")])
 
 
+def test_readme_names_no_version_that_was_not_run():
+    """Catches a claim of support which no cell of the matrix stands for."""
+    text = (ROOT / "README.md").read_text("utf-8").partition("## Install")[2].partition("## Use")[0]
+    rows = re.findall(r"^\| [a-z].* \|$", (ROOT / "docs/support.md").read_text("utf-8"), re.MULTILINE)
+    heading, *cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    for column, pattern in (
+        ("python", r"[Pp]ython[ =]*(?:python)?(3\.\d+)"),
+        ("R", r"\bR (\d\.\d+)"),
+        ("torch", r"torch (\d\.\d+)"),
+    ):
+        index, passed = heading.index(column), heading.index("passed")
+        run = {".".join(row[index].split(".")[:2]) for row in cells if row[passed] != "0"}
+        assert set(re.findall(pattern, text)) <= run, column
+
+
 def test_importing_is_light():
     """Imports neither torch nor rpy2, and takes under 0.3 s."""
     code = (
