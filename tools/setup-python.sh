@@ -66,7 +66,8 @@ case $2 in
 venv)
     check_python
     site=
-    if has_torch "$python"; then
+    # A virtual environment does not see what another one has.
+    if has_torch "$python" && "$python" -c 'import sys; sys.exit(sys.prefix != sys.base_prefix)'; then
         site=--system-site-packages
         echo "Using the torch of $python."
     fi
