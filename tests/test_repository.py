@@ -1,11 +1,14 @@
 """What keeps the repository's parts in step, and the package light."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+
+import pytest
 
 import bce_bridge
 from bce_bridge.conformance import compare
@@ -78,6 +81,14 @@ def test_readme_names_no_version_that_was_not_run():
         index, passed = heading.index(column), heading.index("passed")
         run = {".".join(row[index].split(".")[:2]) for row in cells if row[passed] != "0"}
         assert set(re.findall(pattern, text)) <= run, column
+
+
+@pytest.mark.triton
+def test_triton_is_the_one_that_torch_asks_for():
+    """Catches, beside a CUDA build of torch, a line of the list that names another Triton than torch brought; beside a CPU
+    build, tests that ran with a Triton of no user's."""
+    listed = runpy.run_path(str(ROOT / "tools/matching_triton.py"))["TRITON"]
+    assert metadata.version("triton") == listed[".".join(metadata.version("torch").split(".")[:2])]
 
 
 def test_importing_is_light():
