@@ -3,6 +3,7 @@
 # make check-r       R CMD check --as-cran of the R package, which must end with Status: OK
 # make test-composer    the tests beside Composer's own function, with the torch it pins in .venv-composer (some GB)
 # make record-composer  record the answers of Composer that make test compares with
+# make matrix        the tests with every supported Python, torch, NumPy, cffi, rpy2 that is to be had here: docs/support.md
 # make lint          ruff's checks of the Python code and of its format; part of make test
 # make version       set the version to VERSION=1.2.3, everywhere that it is written
 # make release-check    build a release from a clean clone of HEAD, test what was built, and put it into dist/ (some 15 minutes)
@@ -11,37 +12,43 @@
 # make fuzz          any headers at all through the C core for FUZZ_SECONDS=60 (needs clang)
 # make verify-bits   compare the core's bits over compilers, options and instruction sets (needs clang)
 # make verify-neon   the same on AArch64 under qemu, with the core's tests (needs a cross compiler)
-# make setup         what crosscheck and test do first: .venv with Python packages, R, and the R package inside .venv
+# make setup         what test does first: .venv with Python packages, R, and the R package inside .venv
 # make clean         remove .venv and everything built
 
 PYTHON ?= python3
+# The torch for .venv, unless $(PYTHON) has one; TORCH_INDEX names the package index to take it from instead of PyPI.
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
 VENV := .venv
 COMPOSER := $(VENV)-composer
 R_LIBRARY := $(VENV)/lib/R/library
 CORE := $(wildcard c_src/*.c c_src/*.h c_src/*.inc)
+PYTHON_SETUP := pyproject.toml setup.py constraints.txt constraints-old-r.txt bce_bridge/_build.py tools/setup-python.sh
 R_PACKAGE := $(shell find r_compat -type f -not -path '*/src/bce.*' -not -path '*/src/bce_*' -not -name '*.o' -not -name '*.so')
 
-.PHONY: setup crosscheck test lint test-python test-r check-r test-composer record-composer version release-check exhaustive clean
+.PHONY: setup crosscheck test matrix lint test-python test-r check-r test-composer record-composer version release-check exhaustive clean
 
-setup: $(VENV)/python-installed
+setup: $(VENV)/test-python
+
+$(VENV)/bin/python:
+	@PYTHON="$(PYTHON)" tools/setup-python.sh $(VENV) venv
 
 # What the system has comes first: which rpy2 fits depends on R's version.
-$(VENV)/system: $(CORE) $(R_PACKAGE) tools/setup-system.sh
-	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	@tools/setup-system.sh $(R_LIBRARY) >$@.new && mv $@.new $@
+$(VENV)/system: $(CORE) $(R_PACKAGE) tools/setup-system.sh | $(VENV)/bin/python
+	@tools/setup-system.sh $(R_LIBRARY) crosscheck >$@.new && mv $@.new $@
 
-$(VENV)/python-installed: $(VENV)/system $(CORE) pyproject.toml setup.py constraints.txt constraints-old-r.txt bce_bridge/_build.py
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools cffi wheel
-	@extras=test-python; constraints="--constraint constraints.txt"; \
-	if grep -q '^r$$' $(VENV)/system; then \
-		extras=test; \
-		if Rscript -e 'quit(status = getRversion() >= "4.5")'; then constraints="$$constraints --constraint constraints-old-r.txt"; fi; \
-	fi; \
-	$(VENV)/bin/python -m pip install --disable-pip-version-check --no-build-isolation $$constraints --editable ".[$$extras]" \
-		>$(VENV)/pip.log 2>&1 || { cat $(VENV)/pip.log >&2; exit 1; }
+$(VENV)/crosscheck-python: $(VENV)/system $(CORE) $(PYTHON_SETUP)
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" TORCH_INDEX="$(TORCH_INDEX)" tools/setup-python.sh $(VENV) crosscheck
 	@touch $@
 
-crosscheck: setup
+$(VENV)/test-system: tools/setup-system.sh | $(VENV)/system
+	@tools/setup-system.sh $(R_LIBRARY) test >$@.new && mv $@.new $@
+
+$(VENV)/test-python: $(VENV)/crosscheck-python $(VENV)/test-system tools/matching_triton.py
+	@tools/setup-python.sh $(VENV) test
+	@touch $@
+
+crosscheck: $(VENV)/crosscheck-python
 	@$(VENV)/bin/bce-bridge crosscheck
 
 test: lint test-python test-r
@@ -53,15 +60,20 @@ lint: setup
 test-python: setup
 	@without=""; \
 	for part in r mpfr chromium; do \
-		grep -q "^$$part$$" $(VENV)/system || { echo "Not installed, so its tests do not run: $$part"; without="$$without and not $$part"; }; \
+		grep -qx "$$part" $(VENV)/system $(VENV)/test-system || { echo "Not installed, so its tests do not run: $$part"; without="$$without and not $$part"; }; \
 	done; \
 	$(VENV)/bin/python -c 'import triton' 2>/dev/null || { echo "Not installed, so its tests do not run: triton"; without="$$without and not triton"; }; \
 	$(VENV)/bin/python -m pytest -m "$${without# and }"
 
 test-r: setup
-	@if grep -q '^r$$' $(VENV)/system; then \
+	@if grep -qx r $(VENV)/system; then \
 		NOT_CRAN=true R_LIBS=$(abspath $(R_LIBRARY)) Rscript -e 'testthat::test_dir("r_compat/tests/testthat", package = "bcebridge", load_package = "installed", stop_on_failure = TRUE)'; \
 	fi
+
+# MATRIX names the cells, as in MATRIX='python-3.12 rpy2'; all of them take hours and some GB of downloads for each torch.
+matrix: $(VENV)/bin/python
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt nox
+	@$(VENV)/bin/nox $(if $(MATRIX),--session $(MATRIX)); status=$$?; $(VENV)/bin/python tools/support.py; exit $$status
 
 check-r:
 	@tools/check-r.sh build/check-r
@@ -87,7 +99,7 @@ version:
 	@rm c_src/bce.h.old r_compat/DESCRIPTION.old CITATION.cff.old
 
 release-check:
-	@PYTHON=$(PYTHON) tools/release-check.sh
+	@PYTHON="$(PYTHON)" TORCH="$(TORCH)" tools/release-check.sh
 
 exhaustive:
 	@mkdir -p build
@@ -95,6 +107,6 @@ exhaustive:
 	@build/exhaustive
 
 clean:
-	rm -rf $(VENV) $(COMPOSER) build dist *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
+	rm -rf $(VENV) $(COMPOSER) .nox build dist *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
 
 include c_src/verify/verify.mk

@@ -154,6 +154,7 @@ def _crosscheck(options):
 
     pictured = options.html is not None or options.plot is not None
     if pictured:
+        options.extra = "html"
         from bce_bridge.conformance import html, plots
         from bce_bridge.conformance.sweep import sweep
 

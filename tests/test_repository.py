@@ -1,11 +1,14 @@
 """What keeps the repository's parts in step, and the package light."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+
+import pytest
 
 import bce_bridge
 from bce_bridge.conformance import compare
@@ -63,6 +66,29 @@ def test_every_help_topic_is_on_the_r_package_s_site():
     listed = re.findall(r"^  - (\S+)$", (ROOT / "r_compat/_pkgdown.yml").read_text(), re.MULTILINE)
     articles = [path.stem for path in (ROOT / "r_compat/vignettes").glob("*.Rmd")]
     assert sorted(listed) == sorted(articles + [path.stem for path in (ROOT / "r_compat/man").glob("*.Rd")])
+
+
+def test_readme_names_no_version_that_was_not_run():
+    """Catches a claim of support which no cell of the matrix stands for."""
+    text = (ROOT / "README.md").read_text("utf-8").partition("## Install")[2].partition("## Use")[0]
+    rows = re.findall(r"^\| [a-z].* \|$", (ROOT / "docs/support.md").read_text("utf-8"), re.MULTILINE)
+    heading, *cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    for column, pattern in (
+        ("python", r"[Pp]ython[ =]*(?:python)?(3\.\d+)"),
+        ("R", r"\bR (\d\.\d+)"),
+        ("torch", r"torch (\d\.\d+)"),
+    ):
+        index, passed = heading.index(column), heading.index("passed")
+        run = {".".join(row[index].split(".")[:2]) for row in cells if row[passed] != "0"}
+        assert set(re.findall(pattern, text)) <= run, column
+
+
+@pytest.mark.triton
+def test_triton_is_the_one_that_torch_asks_for():
+    """Catches, beside a CUDA build of torch, a line of the list that names another Triton than torch brought; beside a CPU
+    build, tests that ran with a Triton of no user's."""
+    listed = runpy.run_path(str(ROOT / "tools/matching_triton.py"))["TRITON"]
+    assert metadata.version("triton") == listed[".".join(metadata.version("torch").split(".")[:2])]
 
 
 def test_importing_is_light():

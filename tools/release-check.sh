@@ -77,13 +77,15 @@ cd "$work"
 rm -rf clone
 step "the Python tests against the installed wheel"
 "$python" -m venv "$work/venv"
+tar -xzf "$sdist"
 old_r=
 if Rscript -e 'quit(status = getRversion() >= "4.5")'; then old_r="--constraint constraints-old-r.txt"; fi
-"$work/venv/bin/pip" install --quiet --constraint constraints.txt $old_r "$wheel[test]"
+"$work/venv/bin/pip" install --quiet --constraint constraints.txt $old_r "$TORCH" "$wheel[test]"
+triton=$("$work/venv/bin/python" "bce_bridge-$version/tools/matching_triton.py")
+[ -z "$triton" ] || "$work/venv/bin/pip" install --quiet "$triton"
 library=$work/venv/lib/R/library
 mkdir -p "$library"
 quietly R CMD INSTALL --library="$library" "$r_package"
-tar -xzf "$sdist"
 rm -rf "bce_bridge-$version/bce_bridge"
 (
     cd "bce_bridge-$version"

@@ -1,19 +1,18 @@
 #!/bin/sh
-# Find R, GNU MPFR and Chromium, or install them with the system's package manager where that may be done without a password;
-# then put the R package and what its tests need into the R library given as $1. Prints "r", "mpfr" and "chromium", each on a
-# line, if it is there: without them everything else still works, and without bit64 and tibble all but their own tests. With
-# "check" as $2, what R CMD check --as-cran needs, and no Chromium.
+# Find what is no Python package, or install it with the system's package manager where that may be done without a password.
+# Prints the name of each part that is there, one a line; without the others everything else still works. R packages go into
+# the R library given as $1. What is wanted is $2:
+#   crosscheck  "r": R, and the R package of this repository
+#   test        "mpfr" and "chromium"; and, if there is R, what the R package's tests need
+#   check       "r", and what R CMD check --as-cran needs
 set -eu
 library=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
-r_packages="testthat bit64 tibble"
-programs=
-debian=
-if [ "${2-}" = check ]; then
-    r_packages="$r_packages knitr rmarkdown roxygen2"
-    programs="pandoc checkbashisms"
-    debian="pandoc devscripts"
-fi
+cran=
+case $2 in
+test) cran="testthat bit64 tibble" ;;
+check) cran="testthat bit64 tibble knitr rmarkdown roxygen2" ;;
+esac
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
@@ -35,63 +34,58 @@ has_chromium() {
     return 1
 }
 
-may_use_apt() {
-    command -v apt-get >/dev/null && as_root true 2>/dev/null
-}
-
-apt_install() {
-    echo "Installing what is missing of" "$@" >&2
-    as_root apt-get update -qq >&2
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >"$library/apt.log" 2>&1 ||
-        cat "$library/apt.log" >&2
-}
-
 missing_r_packages() {
-    R_LIBS="$library" Rscript -e 'for (p in commandArgs(TRUE)) if (!requireNamespace(p, quietly = TRUE)) cat(p, "")' $r_packages
+    if has_r && [ -n "$cran" ]; then
+        R_LIBS="$library" Rscript -e 'for (p in commandArgs(TRUE)) if (!requireNamespace(p, quietly = TRUE)) cat(p, "")' $cran
+    fi
 }
 
-has_all() {
-    has_r && has_mpfr && [ -z "$(missing_r_packages)" ] || return 1
-    for program in $programs; do command -v "$program" >/dev/null || return 1; done
+# Install the Debian packages $2 or, with Homebrew, the formulas $1. Fails where neither can be done.
+install() {
+    if command -v apt-get >/dev/null && as_root true 2>/dev/null; then
+        echo "Installing $2 with apt-get" >&2
+        as_root apt-get update -qq >&2
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $2 >&2
+    elif command -v brew >/dev/null && [ -n "$1" ]; then
+        echo "Installing $1 with Homebrew" >&2
+        brew install $1 >&2
+    else
+        return 1
+    fi
+}
+
+without() {
+    echo "$1 missing and cannot be installed without a password. Debian, Ubuntu: apt-get install $2; macOS: $3. Going on without." >&2
+}
+
+install_r_package() {
+    R CMD INSTALL --library="$library" "$root/r_compat" >"$library/install.log" 2>&1 || {
+        cat "$library/install.log" >&2
+        echo "The R package cannot be compiled (see above): going on without R. Debian, Ubuntu: apt-get install r-base-dev" >&2
+        return 1
+    }
 }
 
 mkdir -p "$library"
-if ! has_all; then
-    debian="r-base-dev libmpfr-dev$(printf ' r-cran-%s' $r_packages) $debian"
-    if may_use_apt; then
-        apt_install $debian
-    elif command -v brew >/dev/null; then
-        echo "Installing what is missing of R and MPFR with Homebrew" >&2
-        brew install --quiet r mpfr $programs >&2
-    fi
+if [ "$2" != test ]; then
+    has_r || install r r-base-dev || without "R is" r-base-dev "brew install r"
+    if has_r && install_r_package; then echo r; fi
 fi
-# On its own: where there is no such package, apt-get would install nothing of the rest.
-if [ "${2-}" != check ] && ! has_chromium && may_use_apt; then
-    apt_install chromium
+if [ "$2" = check ]; then
+    for program in pandoc checkbashisms qpdf; do
+        command -v $program >/dev/null || install "pandoc checkbashisms qpdf" "pandoc devscripts qpdf" ||
+            without "$program is" "pandoc devscripts qpdf" "brew install pandoc checkbashisms qpdf"
+    done
 fi
-if has_r; then
-    R CMD INSTALL --library="$library" "$root/r_compat" >"$library/install.log" 2>&1 || {
-        cat "$library/install.log" >&2
-        exit 1
-    }
-    case " $(missing_r_packages)" in
-    *" testthat "*) Rscript -e 'install.packages("testthat", lib = commandArgs(TRUE)[1])' "$library" >&2 ;;
-    esac
-    echo r
-else
-    echo "R is missing and cannot be installed without a password: install it (Debian, Ubuntu: apt-get install r-base-dev" \
-        "r-cran-testthat; macOS: brew install r) and repeat the command. Going on without R." >&2
+if [ -n "$(missing_r_packages)" ]; then
+    install "" "$(printf 'r-cran-%s ' $cran)" || true
+    for package in $(missing_r_packages); do
+        Rscript -e 'install.packages(commandArgs(TRUE)[2], lib = commandArgs(TRUE)[1])' "$library" "$package" >&2 || true
+    done
 fi
-if has_mpfr; then
-    echo mpfr
-else
-    echo "GNU MPFR is missing: its tests will not run (Debian, Ubuntu: apt-get install libmpfr-dev; macOS: brew install mpfr)." >&2
-fi
-if [ "${2-}" != check ]; then
-    if has_chromium; then
-        echo chromium
-    else
-        echo "Chromium is missing: its tests will not run (Debian: apt-get install chromium; else a chromium or google-chrome" \
-            "on the PATH)." >&2
-    fi
+if [ "$2" = test ]; then
+    has_mpfr || install mpfr libmpfr-dev || without "GNU MPFR is" libmpfr-dev "brew install mpfr"
+    if has_mpfr; then echo mpfr; fi
+    has_chromium || install "" chromium || without "Chromium is" chromium "a chromium or google-chrome on the PATH"
+    if has_chromium; then echo chromium; fi
 fi
