@@ -6,6 +6,7 @@ libtorch's own operator. Plain tensors in eager mode take the shortest way, _Los
 
 import functools
 import importlib
+import importlib.metadata
 import numbers
 import os
 import sys
@@ -150,12 +151,21 @@ def _smoothing(value):
 
 @torch.compiler.assume_constant_result  # nothing to trace
 @functools.cache
-def _has_triton():
+def _triton_problem(device):
+    """Why the CUDA kernels do not serve on this device, or None."""
     try:
-        importlib.import_module("bce_bridge.triton_kernel")
-    except ImportError:  # of Triton, or because it is too old
-        return False
-    return True
+        triton_kernel = importlib.import_module("bce_bridge.triton_kernel")
+    except ImportError as error:  # of Triton, or because it is too old
+        return f"the package triton, 3.4 or newer, is needed ({error}): pip install triton"
+    if not triton_kernel.gives_the_cores_bits(device):
+        version = importlib.metadata.version("triton")
+        return f"with Triton {version} the kernels do not give the C core's bits on {device}: use another Triton"
+    return None
+
+
+@functools.cache
+def _warn_of_aten(problem):
+    warnings.warn(f"CUDA tensors go to libtorch's own loss: {problem}", RuntimeWarning, stacklevel=4)
 
 
 def kernel_for(backend, input, target, weight, pos_weight):
@@ -176,7 +186,11 @@ def kernel_for(backend, input, target, weight, pos_weight):
     if backend == "auto":
         if on_cpu or all(tensor.is_meta for tensor in given):
             return "operator"
-        if not on_cuda or not _has_triton():
+        if not on_cuda:
+            return "aten"
+        if problem := _triton_problem(input.device):
+            if not torch.compiler.is_compiling():
+                _warn_of_aten(problem)
             return "aten"
         return "triton" if plain else "operator"
     devices = [str(tensor.device) for tensor in given]
@@ -184,10 +198,10 @@ def kernel_for(backend, input, target, weight, pos_weight):
         if not on_cpu:
             raise RuntimeError(f"backend 'core' wants CPU tensors, got {devices}")
         return "operator"
-    if not _has_triton():
-        raise RuntimeError("backend 'triton' wants the package triton, 3.4 or newer: pip install triton")
     if not on_cuda and not (on_cpu and os.environ.get("TRITON_INTERPRET") == "1"):
         raise RuntimeError(f"backend 'triton' wants CUDA tensors, or TRITON_INTERPRET=1 in the environment, got {devices}")
+    if problem := _triton_problem(input.device):
+        raise RuntimeError(f"backend 'triton' does not serve: {problem}")
     return "triton" if plain else "operator"
 
 

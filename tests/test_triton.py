@@ -4,6 +4,7 @@ Nothing here was run or measured on a GPU. What the interpreter cannot show, the
 are fused where they are written and nowhere else, and that nothing in it is approximate or depends on an order.
 """
 
+import ctypes
 import functools
 import importlib
 import itertools
@@ -11,6 +12,9 @@ import math
 import multiprocessing
 import re
 import struct
+import subprocess
+import sysconfig
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -27,6 +31,7 @@ pytestmark = pytest.mark.triton
 
 ROOT = Path(__file__).resolve().parent.parent
 REDUCTIONS = ("none", "sum", "mean")
+X = torch.zeros(4, 3)
 
 
 @functools.cache
@@ -285,7 +290,129 @@ def test_shards_of_a_global_loss(path):
             torch.testing.assert_close(got, gradient, rtol=0, atol=0, equal_nan=True)
 
 
-X = torch.zeros(4, 3)
+# Catches a fast path that settles nothing, which the float64 formulae would hide: elements and the sum of plain logits.
+@interpreted
+def test_the_fast_path_settles_plain_logits():
+    from unittest.mock import patch
+
+    from bce_bridge.triton_kernel import launch, loss_and_gradient
+
+    take("fast")
+    torch.manual_seed(0)
+    x, y = torch.randn(40_000) * 3, torch.randint(0, 2, (40_000,)).float()
+    settle, work = launch._Launch._settle, {}
+
+    def watch(self, partial, counts, *arguments):
+        settle(self, partial, counts, *arguments)
+        work["listed"], work["unsettled"] = counts[:2].tolist()
+
+    with patch.object(launch._Launch, "_settle", watch):
+        for dtype, power in ((torch.float32, 11), (torch.bfloat16, 9), (torch.float16, 6)):
+            for reduction in ("mean", "none"):
+                loss_and_gradient(x.to(dtype), y.to(dtype), None, None, reduction, 0.0, True)
+                assert work["listed"] < 2.0**-power * len(x) and work["unsettled"] == 0, (dtype, reduction, work)
+
+
+@functools.cache
+def pairs_in_c():
+    """c_src/verify/pairs.h as a library."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "pairs.c").write_text(
+        '#include "pairs.h"\n'
+        "int functions(const float *a, float *results, long n)\n"
+        "{\n"
+        "    if (!pairs_make_table()) return 1;\n"
+        "    for (long i = 0; i < n; i++) {\n"
+        "        pairs_pair l, s;\n"
+        "        pairs_functions(a[i], &l, &s);\n"
+        "        float all[4] = {l.high, l.low, s.high, s.low};\n"
+        "        for (int k = 0; k < 4; k++) results[k * n + i] = all[k];\n"
+        "    }\n"
+        "    return 0;\n"
+        "}\n"
+    )
+    compiler = sysconfig.get_config_var("CC").split()
+    sources = [folder / "pairs.c", *sorted((ROOT / "c_src").glob("*.c"))]
+    options = ["-O2", "-shared", "-fPIC", "-pthread", "-I", ROOT / "c_src/verify"]
+    subprocess.run([*compiler, *options, *sources, "-o", folder / "pairs.so", "-lm"], check=True)
+    return ctypes.CDLL(folder / "pairs.so")
+
+
+# Catches an operation of the kernel that is another one in C, where all logits are checked.
+@interpreted
+def test_the_functions_are_those_in_c():
+    import triton
+    import triton.language as tl
+
+    from bce_bridge.triton_kernel import launch, pairs
+
+    globals().update(functions=pairs._functions, tl=tl)  # where Triton looks for names
+
+    @triton.jit
+    def store(a, results, table: tl.int64, N: tl.constexpr):
+        i = tl.arange(0, N)
+        log1p, log1p_low, sigma, sigma_low = functions(tl.load(a + i), table, False)
+        tl.store(results + i, log1p)
+        tl.store(results + N + i, log1p_low)
+        tl.store(results + 2 * N + i, sigma)
+        tl.store(results + 3 * N + i, sigma_low)
+
+    n = 1 << 14
+    a = torch.cat([torch.rand(n // 2) * 105, torch.rand(n // 2) ** 8 * 10])
+    a[:4] = torch.tensor([0.0, 104.5, 1 / 128, 2.0**-149])
+    got, want = torch.empty(4, n), torch.empty(4, n)
+    store[(1,)](a, got, launch._tables(a.device)[0].data_ptr() - 16 * pairs.MAGIC_BITS, n)
+    assert pairs_in_c().functions(*map(ctypes.c_void_p, (a.data_ptr(), want.data_ptr())), ctypes.c_long(n)) == 0
+    assert torch.equal(got.view(torch.int32), want.view(torch.int32))
+
+
+# Catches a bound of the fast path that its functions do not keep, and a result that it settles wrongly.
+def test_the_fast_path_in_c(tmp_path):
+    compiler = sysconfig.get_config_var("CC").split()
+    sources = [ROOT / "c_src/verify/pairs.c", *sorted((ROOT / "c_src").glob("*.c"))]
+    program = tmp_path / "pairs"
+    subprocess.run([*compiler, "-O2", "-pthread", *sources, "-o", program, "-lm"], check=True)
+    done = subprocess.run([program, "1021"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loss: 0 misrounded" in done.stdout and "gradient: 0 misrounded" in done.stdout
+
+
+# Catches a bound in C that is not the kernel's.
+def test_bounds_are_those_in_c():
+    from bce_bridge.triton_kernel import launch
+
+    header = (ROOT / "c_src/verify/pairs.h").read_text()
+    function, rounding, _ = launch._PAIR_ERRORS
+    term, in_c = (
+        re.search(r"PAIRS_TERM_ERROR \((\S+)f \+ (\S+)f\)", header).groups(),
+        re.search(r"PAIRS_ROUNDING (\S+)f", header)[1],
+    )
+    assert np.float32(function) == np.float32(float.fromhex(term[0])) and rounding == float.fromhex(term[1])
+    assert rounding == float.fromhex(in_c)
+
+
+# Catches kernels of which one bit is wrong, as under a Triton that rounds a constant: they must not be used in silence.
+@interpreted
+def test_kernels_with_other_bits_are_refused():
+    from unittest.mock import patch
+
+    from triton.runtime import interpreter
+
+    from bce_bridge import binary_cross_entropy_with_logits, functional
+    from bce_bridge.triton_kernel import launch
+
+    def clear():
+        functional._triton_problem.cache_clear()
+        launch.gives_the_cores_bits.cache_clear()
+
+    builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
+    twice = lambda self, x, y, z: handle(x.data * y.data + z.data, z.dtype.scalar)  # noqa: E731
+    clear()
+    with patch.object(builder, "create_fma", twice):
+        with pytest.raises(RuntimeError, match="backend 'triton' does not serve: with Triton .* do not give the C core's bits"):
+            binary_cross_entropy_with_logits(X, X, backend="triton")
+    clear()
+    assert binary_cross_entropy_with_logits(X, X, backend="triton").item() == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize(
@@ -350,10 +477,60 @@ def double(number):
     return "0d" + struct.pack(">d", number).hex().upper()
 
 
+def check_arithmetic(kernel):
+    """Nothing in the compiled kernel is contracted, approximate, flushed, or dependent on an order."""
+    ptx = kernel.asm["ptx"]
+    assert kernel.asm["cubin"].startswith(b"\x7fELF")
+    assert not re.search(r"\.ftz|\.approx|\.full\.", ptx)
+    # Without the .rn, ptxas may contract them.
+    assert not re.search(r"\b(add|sub|mul)\.f(16|32|64)", ptx)
+    # The list's places and the counts of programs done may depend on the order.
+    names = re.findall(r"\b(?:atom|red)\.\S+", ptx)
+    assert all(name.endswith("add.u64") for name in names), names
+
+
+def instructions(kernel, folder):
+    """The names of the machine's instructions, of the whole kernel."""
+    import triton
+
+    (folder / "kernel.cubin").write_bytes(kernel.asm["cubin"])
+    nvdisasm = Path(triton.__file__).parent / "backends/nvidia/bin/nvdisasm"
+    sass = subprocess.run([nvdisasm, "-c", folder / "kernel.cubin"], capture_output=True, text=True, check=True).stdout
+    return re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w*)", sass)
+
+
+# Catches float64 on the fast path, which most cards have at 1/32 or 1/64 of the rate: in PTX and in the machine's code.
+def test_the_fast_path_has_no_float64(compiled, monkeypatch, tmp_path, request):
+    from bce_bridge.triton_kernel import launch
+
+    monkeypatch.setattr(launch, "FAST_FROM", 1)
+    whole = request.node.callspec.id == "sm_90"  # the other kernels take most of the time
+    if not whole:
+        monkeypatch.setattr(launch._Launch, "_settle", lambda *arguments: None)
+    x, c = (torch.empty(shape, dtype=torch.float32, device="meta") for shape in ((50, 48), (48,)))
+    half, brain = x.half(), x.bfloat16()
+    calls = [
+        (x, x, None, None, "mean", 0.0, True),
+        (x, x.bool(), c, c, "none", 0.0, True),
+        (x.T, x.long().T, None, c[:, None], "sum", 0.1, False),
+        (brain, brain, None, None, "mean", 0.0, True),
+        (half, x, c, None, "mean", 0.1, True),
+    ]
+    for arguments in calls:
+        kernels = compiled(*arguments)
+        assert [kernel.name for kernel in kernels] == ["_evaluate_fast", "_settle", "_settle_sum"][: len(kernels)]
+        assert len(kernels) == (1 if not whole else 2 if arguments[4] == "none" else 3)
+        for kernel in kernels:
+            check_arithmetic(kernel)
+        assert ".f64" not in kernels[0].asm["ptx"]
+        names = instructions(kernels[0], tmp_path)
+        assert "FFMA" in names and not [name for name in names if re.match(r"D(ADD|MUL|FMA|SETP|MNMX)", name)]
+
+
 # Catches what does not compile, or only with contraction, approximation, flushed subnormals or floating atomics. Each line
 # is another specialisation: the tails, settling, more dimensions, every dtype, the forward pass alone, and 64-bit indices.
-def test_compiles(compiled):
-    from bce_bridge.triton_kernel import float64
+def test_compiles(compiled, monkeypatch):
+    from bce_bridge.triton_kernel import float64, launch
 
     def empty(dtype, *shape):
         return torch.empty(shape, dtype=dtype, device="meta")
@@ -361,6 +538,7 @@ def test_compiles(compiled):
     x, c = empty(torch.float32, 50, 48), empty(torch.float32, 48)
     wide, half, brain = (x.to(dtype) for dtype in (torch.float64, torch.float16, torch.bfloat16))
     huge = empty(torch.bfloat16, 2**26, 48)
+    monkeypatch.setattr(launch, "FAST_FROM", 2**62)
     calls = [
         (x, x, None, None, "mean", 0.0, True),
         (x, x, None, None, "none", 0.0, True),
@@ -374,12 +552,7 @@ def test_compiles(compiled):
         kernels = compiled(*arguments)
         assert [kernel.name for kernel in kernels] == ["_evaluate", "_round_partial"][: 1 + (arguments[4] != "none")]
         for kernel in kernels:
-            ptx = kernel.asm["ptx"]
-            assert kernel.asm["cubin"].startswith(b"\x7fELF")
-            assert not re.search(r"\.ftz|\.approx|\.full\.", ptx)
-            # Without the .rn, ptxas may contract them.
-            assert not re.search(r"\b(add|sub|mul)\.f(16|32|64)", ptx)
-            assert all(name.endswith("add.u64") for name in re.findall(r"\b(?:atom|red)\.\S+", ptx))
+            check_arithmetic(kernel)
         ptx = kernels[0].asm["ptx"]
         assert len(re.findall(r"\bfma\.rn\.f64", ptx)) > 20
         constants = map(from_bits, float64.EXP_POLYNOMIAL.value + float64.LOG1P_POLYNOMIAL.value)

@@ -75,6 +75,29 @@ def random_problems(dtype, n):
     yield "weight, pos_weight, smoothed", (x, soft, w, p), 0.1
 
 
+def known_elements(report):
+    yield "both paths", {"different": int(not launch.gives_the_cores_bits(torch.device(DEVICE)))}
+
+
+def handed_over(report):
+    """What the fast path leaves to float64: elements of plain logits, and the sum, which it should settle itself."""
+    torch.manual_seed(5)
+    n = CHUNK
+    x, y = torch.randn(n) * 3, torch.randint(0, 2, (n,)).float()
+    settle = launch._Launch._settle
+    seen = {}
+
+    def watch(self, partial, work, *arguments):
+        settle(self, partial, work, *arguments)
+        seen["work"] = work.tolist()
+
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        with patch.object(launch._Launch, "_settle", watch):
+            launch.loss_and_gradient(*to_device(x.to(dtype), y.to(dtype), None, None), "mean", 0.0, True)
+        listed, unsettled = seen["work"][:2]
+        yield f"{dtype}"[6:], {"share of elements": listed / n, "sum": unsettled, "different": int(listed > n * 2**-9)}
+
+
 def random_bits(report):
     torch.manual_seed(0)
     for dtype in TYPES:
@@ -248,7 +271,7 @@ def main(file, seconds=300):
     report = Report(Path(file), float(seconds))
     if not ON_DEVICE:
         launch.FAST_FROM = 1500  # so that the rehearsal goes both ways
-    steps = [every_16_bit_logit, random_bits, weight_gradients, one_rank]
+    steps = [known_elements, handed_over, every_16_bit_logit, random_bits, weight_gradients, one_rank]
     if ON_DEVICE:
         steps += [compiled, step_memory, times]
     for step in steps:

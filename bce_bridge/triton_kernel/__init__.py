@@ -16,6 +16,6 @@ import triton
 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 4):
     raise ImportError(f"bce_bridge.triton_kernel needs Triton 3.4 or newer, got {triton.__version__}")
 
-from bce_bridge.triton_kernel.launch import gradient, loss_and_gradient, partial_sums
+from bce_bridge.triton_kernel.launch import gives_the_cores_bits, gradient, loss_and_gradient, partial_sums
 
-__all__ = ["gradient", "loss_and_gradient", "partial_sums"]
+__all__ = ["gives_the_cores_bits", "gradient", "loss_and_gradient", "partial_sums"]

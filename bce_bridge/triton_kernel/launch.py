@@ -1,6 +1,7 @@
 """What ops.py calls: the kernels' launches for tensors of any layout, and the fast path's table."""
 
 import functools
+import math
 
 import torch
 import triton
@@ -21,8 +22,8 @@ SETTLING_PROGRAMS = 512
 # whose float64 has half the rate of float32 (A100, H100 and H200, B200), by compute capability.
 FAST_FROM, FAST_FROM_WITH_FLOAT64 = 1 << 18, 1 << 22
 FLOAT64_CARDS = ((8, 0), (9, 0), (10, 0))
-# The list has room for one element in so many, and some: beyond that all are computed again.
-LISTED = 64, 4096
+# The list has room for one element in so many, in pairs and in float32, and some: beyond that all are computed again.
+LISTED, LISTED_IN_FLOAT32, LISTED_AT_LEAST = 64, 32, 4096
 
 _INTERPRETED = not isinstance(_evaluate, triton.runtime.JITFunction)
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
@@ -125,7 +126,7 @@ class _Launch:
         in_pairs = any(result.dtype == torch.float32 for result in results)
         zeros = torch.zeros((3 * SIZE.value if sum is not None else 0) + WORK, dtype=torch.int64, device=self.input.device)
         work, partial = zeros[:WORK], zeros[WORK:] if sum is not None else None
-        capacity = self.n // LISTED[0] + LISTED[1]
+        capacity = self.n // (LISTED if in_pairs else LISTED_IN_FLOAT32) + LISTED_AT_LEAST
         list = torch.empty(capacity, dtype=torch.int64, device=self.input.device)
         self._evaluate_fast(partial, work, list, capacity, in_pairs)
         self._settle(partial, work, list, capacity, sum, divisor_of_sum)
@@ -226,6 +227,32 @@ class _Launch:
 def _rows(input):
     """An empty partial sum."""
     return torch.zeros((ROWS.value, FIELDS.value), dtype=torch.int64, device=input.device)
+
+
+@functools.cache
+def gives_the_cores_bits(device):
+    """Whether on this device the kernels of both paths answer a dozen known elements with the C core's bits.
+
+    Asked once: a Triton that rounds a constant, or a device that is not IEEE's, would be silently wrong in the last digits.
+    """
+    logits = [0.0, 0.5, -3.25, 20.0, -20.0, 88.5, -104.0, 700.0, -1e4, 3 * 2.0**-23, float.fromhex("0x1.d483ap-12"), -math.inf]
+    targets = [0.0, 1.0, 0.3, 1.0, 0.0, 0.0, 1.0, 0.7, 0.0, 0.0, 1.0, 0.0]
+    with torch.inference_mode(False), torch.no_grad():
+        for dtype, fast in ((torch.float64, False), (torch.float32, True)):
+            x, y = (torch.tensor(numbers, dtype=dtype, device="cpu") for numbers in (logits, targets))
+            wanted = ops.core_loss_and_gradient(x, y, None, None, "none", 0.0, dtype, True)
+            there = x.to(device), y.to(device), None, None
+            results = [torch.empty_like(there[0]) for _ in wanted]
+            launch = _Launch(there, 0.0, *results)
+            with torch.cuda.device_of(there[0]):
+                if fast:
+                    launch.fast(None, 1)
+                else:
+                    launch.float64(None)
+            integers = torch.int64 if dtype == torch.float64 else torch.int32
+            if not all(torch.equal(a.cpu().view(integers), b.view(integers)) for a, b in zip(results, wanted)):
+                return False
+    return True
 
 
 def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, with_gradient):
