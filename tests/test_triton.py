@@ -351,7 +351,7 @@ def test_the_functions_are_those_in_c():
     @triton.jit
     def store(a, results, table: tl.int64, N: tl.constexpr):
         i = tl.arange(0, N)
-        log1p, log1p_low, sigma, sigma_low = functions(tl.load(a + i), table, False)
+        log1p, log1p_low, sigma, sigma_low = functions(tl.load(a + i), table, False)  # noqa: F821
         tl.store(results + i, log1p)
         tl.store(results + N + i, log1p_low)
         tl.store(results + 2 * N + i, sigma)

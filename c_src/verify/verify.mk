@@ -18,7 +18,7 @@ THREAD := -g -O1 -fsanitize=thread
 # $(call links,COMPILER OPTIONS): whether they compile and link, sanitizer runtimes included.
 links = echo 'int main(void) { return 0; }' | $(1) -x c - -o $(VERIFY)/empty 2>/dev/null
 
-.PHONY: sanitize fuzz verify-bits verify-neon
+.PHONY: sanitize fuzz verify-bits verify-pairs verify-neon
 
 # With $(CC), and with clang too where it is installed.
 sanitize:
@@ -51,6 +51,12 @@ verify-bits:
 	@$(call links,clang) || { echo "make verify-bits needs clang (Debian, Ubuntu: apt-get install clang)" >&2; exit 1; }
 	@c_src/verify/same_bits.sh $(VERIFY) "$(CC) -O2" "$(CC) -O0 -std=c11 -pedantic" "$(CC) -O3 -march=native -ffp-contract=fast" \
 		"clang -O2" "clang -O0" "clang -O3 -march=native -ffp-contract=fast"
+
+verify-pairs:
+	@mkdir -p $(VERIFY)
+	@$(CC) -O3 -march=native -ffp-contract=off -pthread c_src/*.c c_src/verify/pairs.c -o $(VERIFY)/pairs -lm
+	@$(VERIFY)/pairs >docs/pairs.txt || { cat docs/pairs.txt >&2; exit 1; }
+	@cat docs/pairs.txt
 
 verify-neon:
 	@mkdir -p $(VERIFY)
