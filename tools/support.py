@@ -1,13 +1,15 @@
 """Print the matrix's results as one Markdown table; with --write, put it between the markers in docs/support.md.
 
 Reads what the cells of noxfile.py left in the folders given, or in build/matrix: a .json with the versions and, of a cell that
-ran its tests, an .xml (JUnit's) with the counts. A folder is what one machine found.
+ran its tests, an .xml (JUnit's) with the counts. A folder is what one machine found. Cells that none has are named. Wants nox.
 """
 
 import argparse
 import json
 import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,7 +23,7 @@ def row(file):
     found = json.loads(file.read_text())
     report = file.with_suffix(".xml")
     if not report.exists():
-        counts = ("0", "0", "0", "tests did not start", "-")
+        counts = ("-", "-", "-", "tests did not start", "-")
     else:
         suites = list(ElementTree.parse(report).iter("testsuite"))
         total, failed, errors, skipped = (
@@ -38,6 +40,11 @@ def table(folders):
     """The lines of the table, of all folders."""
     headings = ["cell", *COLUMNS, "passed", "failed", "skipped", "date", "tests"]
     rows = [row(file) for folder in folders for file in sorted(Path(folder).glob("*.json"))]
+    listed = subprocess.run([sys.executable, "-m", "nox", "--list", "--json"], cwd=ROOT, capture_output=True, check=True)
+    cells = [session["session"] for session in json.loads(listed.stdout)]
+    rows += [
+        [cell, *[""] * len(COLUMNS), "-", "-", "-", "-", "not run"] for cell in cells if cell not in {row[0] for row in rows}
+    ]
     rows.sort(key=lambda cells: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", cells[0])])
     return ["| " + " | ".join(cells) + " |" for cells in (headings, ["---"] * len(headings), *rows)]
 
