@@ -57,6 +57,13 @@ def prepare_r(session):
     return " and ".join(f"not {part}" for part in ("mpfr", "chromium") if part not in parts[1])
 
 
+def install_triton(session):
+    """The one that the CUDA build of the installed torch asks for, if torch is a CPU build, which brings none."""
+    triton = session.run("python", "tools/matching_triton.py", silent=True).strip()
+    if triton:
+        session.install(triton)
+
+
 def test(session, *arguments):
     """Run pytest, and record what it found with all versions, whether it passed or not."""
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -92,6 +99,7 @@ def rpy2(session, rpy2):
         session.skip("R is missing")
     oldest = ["rpy2==3.6.5", "rpy2-rinterface==3.6.5", "rpy2-robjects==3.6.4"]
     prepare(session, *constraints(), "torch==2.13.0", *(oldest if rpy2 == "oldest" else ["rpy2"]), extras="[test,r]")
+    install_triton(session)
     prepare_r(session)
     test(session, "-m", "r", "tests")
 
@@ -103,9 +111,7 @@ def torch(session, torch):
     if shutil.which("R") is None:
         session.skip("R is missing")
     prepare(session, *constraints(), f"torch=={torch}", extras="[test,r]")
-    triton = session.run("python", "tools/matching_triton.py", silent=True).strip()
-    if triton:
-        session.install(triton)
+    install_triton(session)
     test(session, "-m", prepare_r(session), "tests")
 
 
