@@ -83,8 +83,7 @@ class _GlobalLoss(torch.autograd.Function):
             raise RuntimeError("global_loss has first derivatives only: call backward without create_graph")
         logits, targets, weight, pos_weight = ctx.saved_tensors
         if not ops.scaled_first(logits.dtype, grad_output.dtype):
-            gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options)
-            gradient = (gradient * grad_output).to(gradient.dtype)
+            gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options).mul_(grad_output)
         else:
             # As in ops.gradients.
             weight = grad_output.double() if weight is None else weight.double() * grad_output.double()
@@ -179,7 +178,10 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
             tensor = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
         ops.check_weights(logits, **{name: tensor})
         own, of_gradient = zip(*(_align(placement, tensor.shape, logits.shape) for placement in placements))
-        return tensor.redistribute(mesh, own).to_local(grad_placements=of_gradient)
+        tensor = tensor.redistribute(mesh, own)
+        if torch.compiler.is_compiling():  # which cannot trace _Local
+            return tensor.to_local(grad_placements=of_gradient)
+        return _Local.apply(tensor, of_gradient)
 
     local = [shard(*operand) for operand in operands.items()]
     if reduction == "none":
@@ -196,6 +198,22 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
     groups = [mesh.get_group(i) for i, placement in enumerate(placements) if isinstance(placement, Shard)]
     loss = _GlobalLoss.apply(*local, reduction, label_smoothing, groups)
     return DTensor.from_local(loss, mesh, [Replicate()] * mesh.ndim, run_check=False)
+
+
+class _Local(torch.autograd.Function):
+    """DTensor.to_local(grad_placements=...), whose gradient has the DTensor's own strides. Up to torch 2.11, to_local() makes
+    them of the shard's, wrongly for uneven shards; torch then gathers the gradient, and waits for ever where only some do."""
+
+    @staticmethod
+    def forward(ctx, tensor, placements):
+        ctx.whole = tensor.device_mesh, placements, tensor.shape, tensor.stride()
+        local = tensor.to_local()
+        return local.view_as(local)  # another object than the DTensor's own
+
+    @staticmethod
+    def backward(ctx, gradient):
+        mesh, placements, shape, stride = ctx.whole
+        return DTensor.from_local(gradient, mesh, placements, run_check=False, shape=shape, stride=stride), None
 
 
 def _align(placement, shape, logits_shape):

@@ -66,9 +66,9 @@ def readable(input, target, weight, pos_weight):
 
 def has_memory(tensor):
     """False for a tensor that stands for many, as grad_output does under torch.autograd.grad(is_grads_batched=True), that a
-    transform left behind, that is only known to be 0, or that has no elements."""
+    transform left behind, or that is only known to be 0."""
     try:
-        return tensor.data_ptr() != 0
+        return tensor.data_ptr() != 0 or not tensor.numel()
     except RuntimeError:
         return False
 

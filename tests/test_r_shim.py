@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import warnings
@@ -117,7 +118,8 @@ def r_torch_is_there():
 
 @in_own_process
 def test_r_torch_beside_python_torch():
-    """Where R torch is installed, its live answers are the recorded ones; else it says how to get it.
+    """Where R torch is installed, its live answers are those recorded on the same of libtorch's code paths; else it says how to
+    get it.
 
     Catches two libtorch libraries meeting in one process, and values that change on the way.
     """
@@ -126,14 +128,15 @@ def test_r_torch_beside_python_torch():
     assert torch.ones(1) == 1
     if not r_torch_is_there():
         return
-    _, recorded = load_recorded()
+    description, recorded = load_recorded()
+    same_path = torch.backends.cpu.get_cpu_capability() == description["cpu_capability"]
     for case in load_cases(("float32", "float64")):
         answers = {}
         for reduction in REDUCTIONS:
             loss, gradient = r.evaluate("r-torch", case.logits, case.targets, case.weight, case.pos_weight, reduction)
             assert loss.dtype == gradient.dtype == case.dtype and gradient.shape == case.logits.shape
             answers |= {reduction: loss, f"grad_{reduction}": gradient}
-        for quantity in QUANTITIES:
+        for quantity in QUANTITIES if same_path else ():
             np.testing.assert_array_equal(np.ravel(answers[quantity]), recorded[case.id][quantity], f"{case.id} {quantity}")
     assert r.evaluate("r-torch", np.float32([1.0]), np.float64([1.0]))[0].dtype == np.float64
     with pytest.raises(TypeError, match="logits has dtype float16"):
@@ -173,13 +176,26 @@ def test_the_recorder_writes_the_recording(tmp_path):
     assert answers.keys() == recorded.keys()
     (tmp_path / "none.json").write_text('{"format": "bce-cases/1", "cases": []}')
     assert record(tmp_path / "none.json").returncode == 0 and read_recording(tmp_path / "answers.json") == (description, {})
-    live, of_recording = description["libtorch"], recorded_description["libtorch"]
-    assert isinstance(live, str) and live[0].isdigit(), live
+    live, of_recording = ([d["libtorch"], d["cpu_capability"]] for d in (description, recorded_description))
+    assert live[0][0].isdigit()
     if live != of_recording:
-        pytest.skip(f"libtorch is {live}, recorded was {of_recording}")
+        pytest.skip(f"the bits are those of libtorch {' on '.join(live)}, recorded were those of {' on '.join(of_recording)}")
     for id, quantities in recorded.items():
         for name, numbers in quantities.items():
             np.testing.assert_array_equal(answers[id][name], numbers, f"{id} {name}")
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", None])
+def test_the_recorder_knows_libtorchs_code_path(capability):
+    """By libtorch's own rule, which Python's torch tells. Catches a recording that is compared where other bits are right."""
+    environment = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY" or not capability}
+    environment |= {"ATEN_CPU_CAPABILITY": capability} if capability else {}
+    recorder = Path(__file__).parent.parent / "r_compat/inst/conformance/record.R"
+    in_r = f"for (e in parse('{recorder}')) if (identical(e[[2]], quote(cpu_capability))) eval(e); cat(cpu_capability())"
+    in_python = "import torch; print(torch.backends.cpu.get_cpu_capability(), end='')"
+    commands = ["Rscript", "-e", in_r], [sys.executable, "-c", in_python]
+    r_says, python_says = (subprocess.check_output(command, text=True, env=environment) for command in commands)
+    assert r_says == python_says
 
 
 def test_operands_are_refused_as_by_the_core():

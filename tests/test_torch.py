@@ -347,7 +347,7 @@ def test_operands_changed_in_place_are_noticed():
 @pytest.mark.parametrize("factor", [1.0, 0.5])
 def test_memory_of_a_step(factor, dtype):
     x, y = torch.randn(100_000).to(dtype).requires_grad_(), torch.rand(100_000).to(dtype)
-    with torch.profiler.profile(profile_memory=True) as profile:
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         (bce_bridge.binary_cross_entropy_with_logits(x, y) * factor).backward()
     allocated = [event.self_cpu_memory_usage for event in profile.events() if event.name.startswith("aten::")]
     size = x.numel() * x.element_size()

@@ -244,6 +244,7 @@ def record(name, cases):
     implementation = {"pytorch": PyTorch, "pykeen": implementations.PyKEEN, "composer": implementations.Composer}[name]()
     quantities = [name for name in QUANTITIES if name.removeprefix("grad_") in implementation.reductions]
     description = {"implementation": FUNCTIONS[name], "version": implementation.open(), "torch": torch.__version__}
+    description["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     loaded = [case_of(case) for case in cases]
     return description | {"quantities": quantities}, {
         case.id: encode(implementation.answer(case)) for case in loaded if implementation.can_answer(case)

@@ -18,6 +18,7 @@ class Row:
 
     name: str
     version: str = ""
+    cpu_capability: str | None = None  # of libtorch
     not_installed: str = ""  # how to get it
     cases: int = 0
     classes: Counter = field(default_factory=Counter)  # every number against the exact one
@@ -59,6 +60,7 @@ def crosscheck(progress=lambda text, done, total: None, implementations=IMPLEMEN
         rows.append(row)
         try:
             row.version = implementation.open()
+            row.cpu_capability = implementation.cpu_capability
         except NotInstalled as hint:
             row.not_installed = str(hint)
             continue

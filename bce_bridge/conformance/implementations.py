@@ -26,6 +26,8 @@ class NotInstalled(Exception):
 class Implementation(ABC):
     """name: as the table shows it. bound: what it may be off by. dtypes: those of the cases that it answers. float64_only:
     answers them all in float64. device: where its torch tensors are put, if it has such. reductions: which its signature has.
+    cpu_capability, once it is open: the code path that libtorch takes on this CPU, where it is libtorch's loss; each path
+    rounds in its own way.
 
     open() prepares it and returns its version, or raises NotInstalled. expresses(operands of a case) says whether its
     signature can take them. loss_and_grad(operands of a case, reduction) returns both as arrays; can_answer(case)
@@ -37,6 +39,7 @@ class Implementation(ABC):
     dtypes = DTYPES
     float64_only = False
     reductions = ("none", "mean", "sum")
+    cpu_capability = None
 
     def __init__(self, device="cpu"):
         self.device = device
@@ -123,10 +126,21 @@ class Torch(Implementation):
         return loss.detach().cpu().double().numpy(), x.grad.cpu().double().numpy()
 
 
-class Aten(Torch):
+class Libtorch(Torch):
+    """What has libtorch's own loss."""
+
+    bound = LIBTORCH
+
+    @property
+    def cpu_capability(self):
+        import torch
+
+        return torch.backends.cpu.get_cpu_capability() if self.device == "cpu" else None
+
+
+class Aten(Libtorch):
     name = "libtorch (aten)"
     backend = "aten"
-    bound = LIBTORCH
 
 
 class PyKEENFrontEnd(Torch):
@@ -150,11 +164,10 @@ class PyKEENFrontEnd(Torch):
         return self.kind(reduction, None if p is None else p.item()).to(self.device)(x, y, w)
 
 
-class PyKEEN(PyKEENFrontEnd):
+class PyKEEN(PyKEENFrontEnd, Libtorch):
     """PyKEEN's own class, which takes a pos_weight of 0 for None."""
 
     name = "PyKEEN"
-    bound = LIBTORCH
 
     def open(self):
         found = super().open()
@@ -187,11 +200,10 @@ class ComposerFrontEnd(Torch):
         return self.function(x, y, weight=w, reduction=reduction, pos_weight=p, scale_by_batch_size=False)
 
 
-class Composer(ComposerFrontEnd):
+class Composer(ComposerFrontEnd, Libtorch):
     """Composer's own function."""
 
     name = "Composer"
-    bound = LIBTORCH
 
     def open(self):
         try:
@@ -249,6 +261,7 @@ class RecordedRTorch(Implementation):
 
     def open(self):
         self.description, self.recorded = load_recorded()
+        self.cpu_capability = self.description["cpu_capability"]
         return f"torch {self.description['torch']}, libtorch {self.description['libtorch']}"
 
     def answer(self, case):

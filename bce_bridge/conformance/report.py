@@ -43,6 +43,10 @@ def notes(rows):
     """Lines to print under the table: what its columns mean, and how to get what is not installed."""
     yield "Errors are the largest, over numbers whose terms do not cancel by nature; where they do (a gradient near its root,"
     yield "targets outside [0, 1]), a number is judged by the roundings of its terms. Known deviations: docs/deviations.md."
+    capabilities = {row.name: row.cpu_capability for row in rows if row.cpu_capability}
+    recorded = capabilities.pop("R torch (recorded)", None)
+    for capability in sorted(set(capabilities.values()) - {recorded}):
+        yield f"Here libtorch takes its {capability} code path. R torch was recorded with {recorded}: some last bits differ."
     for row in rows:
         if row.not_installed:
             yield f"{row.name} is not installed: {row.not_installed}"
@@ -81,6 +85,7 @@ def as_json(rows):
         {
             "implementation": row.name,
             "version": row.version,
+            "libtorch_cpu_capability": row.cpu_capability,
             "not_installed": row.not_installed or None,
             "cases": row.cases,
             "verdict": row.verdict,

@@ -57,6 +57,7 @@ record <- function(cases, file) {
     torch = as.character(utils::packageVersion("torch")),
     libtorch = libtorch_version(),
     platform = R.version$platform,
+    cpu_capability = cpu_capability(),
     note = paste0(
       "none/mean/sum: the loss under that reduction; grad_sum, grad_mean: its gradient in the input; ",
       "C99 hex floats, row-major"
@@ -70,6 +71,17 @@ record <- function(cases, file) {
 # The version that R torch was made for: torch has no public function for the one it runs on.
 libtorch_version <- function() {
   tryCatch(get("torch_version", envir = asNamespace("torch")), error = function(condition) NA_character_)
+}
+
+# Which of its code paths libtorch takes, by its own rule for x86-64: R torch does not tell. Each rounds in its own way.
+cpu_capability <- function(cpuinfo = "/proc/cpuinfo") {
+  asked <- toupper(Sys.getenv("ATEN_CPU_CAPABILITY"))
+  if (asked %in% c("DEFAULT", "AVX2", "AVX512")) return(asked)
+  lines <- if (file.exists(cpuinfo)) readLines(cpuinfo) else character()
+  flags <- strsplit(grep("^flags", lines, value = TRUE)[1], "\\s+")[[1]]
+  if (anyNA(flags)) return("unknown")
+  has <- function(...) all(c("fma", ...) %in% flags)
+  if (has("avx512vl", "avx512bw", "avx512dq")) "AVX512" else if (has("avx2")) "AVX2" else "DEFAULT"
 }
 
 files <- commandArgs(TRUE)
