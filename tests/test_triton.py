@@ -193,6 +193,19 @@ def test_every_16_bit_logit(path, dtype):
     check([every, Operand.of(np.full(2**16, 0.3), dtype), Operand.of([1 / 3], "float64"), None])
 
 
+# Catches a weight that is no plain number and that a zero, or the larger of two numbers, hides.
+@both_paths
+@interpreted
+def test_odd_weights(path):
+    take(path)
+    odd = [0.0, -0.0, -1.5, math.inf, -math.inf, math.nan, 1e-30, 1e-38, 1e30, 3e38, 1.0, 2.0**-61]
+    x, y, w, p = (a.ravel() for a in np.meshgrid([-3.0, 0.5, -120.0, -math.inf, 130.0], [0.0, 1.0, 0.25], odd, odd))
+    for dtype in ("float32", "bfloat16"):
+        for weights in ((w, p), (w, None), (None, p)):
+            for reduction in ("none", "mean"):
+                check(numbers(x, y, *weights, dtype=dtype), reduction)
+
+
 # Catches a float32 result that lies too near a midpoint for float64 to decide, and was left to it: sigma(x) for every odd
 # multiple x of 2^-23, of which half would go the wrong way, softplus(x) for the one known x, and soft targets next to 0.
 @both_paths

@@ -35,6 +35,12 @@ def _is_negative(x):
 
 
 @triton.jit
+def _is_plain(weight):
+    """Neither negative nor infinite nor NaN, which the larger of two numbers would hide."""
+    return (weight >= 0.0) & (weight <= 2.0**64)
+
+
+@triton.jit
 def _coefficients(y, y_low, w, p, SMOOTH: tl.constexpr):
     """w (1 - y) and w p y as pairs, and whether they are usable: not negative, and 0 or so large that no low part was lost.
 
@@ -47,11 +53,11 @@ def _coefficients(y, y_low, w, p, SMOOTH: tl.constexpr):
     if p is not None:
         zero = (y == 0.0) | (p == 0.0)
         y, y_low = _product_of_pairs(y, y_low, p, 0.0)
-        usable &= zero | (y >= 2.0**-60)
+        usable &= _is_plain(p) & (zero | (y >= 2.0**-60))
     if w is not None:
         zero = (y == 0.0) | (w == 0.0)
         y, y_low = _product_of_pairs(y, y_low, w, 0.0)
-        usable &= zero | (y >= 2.0**-60)
+        usable &= _is_plain(w) & (zero | (y >= 2.0**-60))
         zero = (c == 0.0) | (w == 0.0)
         c, c_low = _product_of_pairs(c, c_low, w, 0.0)
         usable &= zero | (c >= 2.0**-60)
