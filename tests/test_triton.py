@@ -318,13 +318,13 @@ def test_the_fast_path_settles_plain_logits():
     take("fast")
     torch.manual_seed(0)
     x, y = torch.randn(40_000) * 3, torch.randint(0, 2, (40_000,)).float()
-    settle, work = launch._Launch._settle, {}
+    settle, work = launch.Launch._settle, {}
 
     def watch(self, partial, counts, *arguments):
         settle(self, partial, counts, *arguments)
         work["listed"], work["unsettled"] = counts[:2].tolist()
 
-    with patch.object(launch._Launch, "_settle", watch):
+    with patch.object(launch.Launch, "_settle", watch):
         for dtype, power in ((torch.float32, 11), (torch.bfloat16, 9), (torch.float16, 6)):
             for reduction in ("mean", "none"):
                 loss_and_gradient(x.to(dtype), y.to(dtype), None, None, reduction, 0.0, True)
@@ -362,7 +362,7 @@ def test_the_functions_are_those_in_c():
     import triton
     import triton.language as tl
 
-    from bce_bridge.triton_kernel import launch, pairs
+    from bce_bridge.triton_kernel import pairs, prepare
 
     globals().update(functions=pairs._functions, tl=tl)  # where Triton looks for names
 
@@ -379,7 +379,7 @@ def test_the_functions_are_those_in_c():
     a = torch.cat([torch.rand(n // 2) * 105, torch.rand(n // 2) ** 8 * 10])
     a[:4] = torch.tensor([0.0, 104.5, 1 / 128, 2.0**-149])
     got, want = torch.empty(4, n), torch.empty(4, n)
-    store[(1,)](a, got, launch._tables(a.device)[0].data_ptr() - 16 * pairs.MAGIC_BITS, n)
+    store[(1,)](a, got, prepare.tables(a.device)[0].data_ptr() - 16 * pairs.MAGIC_BITS, n)
     assert pairs_in_c().functions(*map(ctypes.c_void_p, (a.data_ptr(), want.data_ptr())), ctypes.c_long(n)) == 0
     assert torch.equal(got.view(torch.int32), want.view(torch.int32))
 
@@ -417,11 +417,11 @@ def test_kernels_with_other_bits_are_refused():
     from triton.runtime import interpreter
 
     from bce_bridge import binary_cross_entropy_with_logits, functional
-    from bce_bridge.triton_kernel import launch
+    from bce_bridge.triton_kernel import gives_the_cores_bits
 
     def clear():
         functional._triton_problem.cache_clear()
-        launch.gives_the_cores_bits.cache_clear()
+        gives_the_cores_bits.cache_clear()
 
     builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
     twice = lambda self, x, y, z: handle(x.data * y.data + z.data, z.dtype.scalar)  # noqa: E731
@@ -524,7 +524,7 @@ def test_the_fast_path_has_no_float64(compiled, monkeypatch, tmp_path, request):
     monkeypatch.setattr(launch, "FAST_FROM", 1)
     whole = request.node.callspec.id == "sm_90"  # the other kernels take most of the time
     if not whole:
-        monkeypatch.setattr(launch._Launch, "_settle", lambda *arguments: None)
+        monkeypatch.setattr(launch.Launch, "_settle", lambda *arguments: None)
     x, c = (torch.empty(shape, dtype=torch.float32, device="meta") for shape in ((50, 48), (48,)))
     half, brain = x.half(), x.bfloat16()
     calls = [

@@ -1,18 +1,14 @@
 """What ops.py calls: the kernels' launches for tensors of any layout, and the fast path's table."""
 
-import functools
-import math
-
 import torch
 import triton
 import triton.language as tl
 
-from bce_bridge import ops
 from bce_bridge.triton_kernel import pairs
 from bce_bridge.triton_kernel.fast import WORK, _evaluate_fast
-from bce_bridge.triton_kernel.float64 import bits_of
 from bce_bridge.triton_kernel.kernels import _evaluate, _settle, _settle_sum
 from bce_bridge.triton_kernel.memory import checked, common_layout
+from bce_bridge.triton_kernel.prepare import bits, pair, tables
 from bce_bridge.triton_kernel.sums import COUNT, FIELDS, MINUS_INFINITY, ROWS, SIZE, _round_partial
 
 BLOCK, NUM_WARPS = 512, 4
@@ -31,32 +27,6 @@ _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 # Relative errors: of L and m (c_src/verify/pairs.c prints the largest), of what is done with them, and of a block's sum.
 _PAIR_ERRORS = 2.0**-36.5, 2.0**-44, 2.0**-36
 _FLOAT32_ERRORS = 2.0**-22, 2.0**-22, 2.0**-18.5
-
-
-@functools.lru_cache(256)
-def _bits(x):
-    return bits_of(x).value
-
-
-@functools.lru_cache(256)
-def _pair(x):
-    """x as two float32."""
-    high = torch.tensor(x, dtype=torch.float32, device="cpu").item()
-    return high, x - high
-
-
-@functools.cache
-def _tables(device):
-    """pairs.py's table for pairs and for float32, by the C core: its float64 is right to 2^-51."""
-    with torch.inference_mode(False), torch.no_grad():
-        x = torch.arange(pairs.ENTRIES, dtype=torch.float64, device="cpu") / -pairs.STEPS
-        numbers = ops.core_loss_and_gradient(x, torch.zeros_like(x), None, None, "none", 0.0, torch.float64, True)
-        columns = []
-        for number in numbers:
-            high = number.float()
-            columns += [high, (number - high.double()).float()]
-        table = torch.stack(columns, 1)
-        return table.to(device), table[:, ::2].contiguous().to(device)
 
 
 def _fast_from(device):
@@ -87,7 +57,7 @@ def _float64_options(operands, label_smoothing, losses, gradient, divisor, wide_
     )
 
 
-class _Launch:
+class Launch:
     """The kernels' common arguments for these operands and results; any but input and target may be None."""
 
     def __init__(self, operands, label_smoothing, losses, gradient, divisor=1):
@@ -98,7 +68,7 @@ class _Launch:
         tensors = *operands, losses, gradient
         strides = [self.input.stride() if tensor is None else tensor.stride() for tensor in tensors]
         self.shape, self.strides = common_layout(self.input.shape, *strides)
-        self.smoothing = dict(keep=_bits(1.0 - label_smoothing), add=_bits(0.5 * label_smoothing))
+        self.smoothing = dict(keep=bits(1.0 - label_smoothing), add=bits(0.5 * label_smoothing))
         self.index = tl.int32 if self.n < 2**31 - FAST_BLOCKS * BLOCK else tl.int64
 
     def float64(self, partial, wide_sum=False):
@@ -112,7 +82,7 @@ class _Launch:
             self.shape,
             *self.strides,
             **self.smoothing,
-            divisor=_bits(float(self.divisor)),
+            divisor=bits(float(self.divisor)),
             **_float64_options(self.operands, self.label_smoothing, self.losses, self.gradient, self.divisor, wide_sum),
             INDEX=self.index,
             BLOCK=BLOCK,
@@ -140,8 +110,8 @@ class _Launch:
             sum_error += 2.0**-46 / e
         term_error = function_error + rounding
         scale = 1.0 / self.divisor
-        (keep, keep_low), (add, add_low), (high, low) = _pair(1.0 - e), _pair(0.5 * e), _pair(scale)
-        table = _tables(self.input.device)[0 if in_pairs else 1]
+        (keep, keep_low), (add, add_low), (high, low) = pair(1.0 - e), pair(0.5 * e), pair(scale)
+        table = tables(self.input.device)[0 if in_pairs else 1]
         entry = 16 if in_pairs else 8
         _evaluate_fast[(triton.cdiv(self.n, FAST_BLOCKS * BLOCK),)](
             *self.operands,
@@ -197,7 +167,7 @@ class _Launch:
             divisor << shift,
             shift,
             **self.smoothing,
-            divisor=_bits(float(self.divisor)),
+            divisor=bits(float(self.divisor)),
             **options,
             INDEX=self.index,
             BLOCK=BLOCK,
@@ -227,32 +197,6 @@ class _Launch:
 def _rows(input):
     """An empty partial sum."""
     return torch.zeros((ROWS.value, FIELDS.value), dtype=torch.int64, device=input.device)
-
-
-@functools.cache
-def gives_the_cores_bits(device):
-    """Whether on this device the kernels of both paths answer a dozen known elements with the C core's bits.
-
-    Asked once: a Triton that rounds a constant, or a device that is not IEEE's, would be silently wrong in the last digits.
-    """
-    logits = [0.0, 0.5, -3.25, 20.0, -20.0, 88.5, -104.0, 700.0, -1e4, 3 * 2.0**-23, float.fromhex("0x1.d483ap-12"), -math.inf]
-    targets = [0.0, 1.0, 0.3, 1.0, 0.0, 0.0, 1.0, 0.7, 0.0, 0.0, 1.0, 0.0]
-    with torch.inference_mode(False), torch.no_grad():
-        for dtype, fast in ((torch.float64, False), (torch.float32, True)):
-            x, y = (torch.tensor(numbers, dtype=dtype, device="cpu") for numbers in (logits, targets))
-            wanted = ops.core_loss_and_gradient(x, y, None, None, "none", 0.0, dtype, True)
-            there = x.to(device), y.to(device), None, None
-            results = [torch.empty_like(there[0]) for _ in wanted]
-            launch = _Launch(there, 0.0, *results)
-            with torch.cuda.device_of(there[0]):
-                if fast:
-                    launch.fast(None, 1)
-                else:
-                    launch.float64(None)
-            integers = torch.int64 if dtype == torch.float64 else torch.int32
-            if not all(torch.equal(a.cpu().view(integers), b.view(integers)) for a, b in zip(results, wanted)):
-                return False
-    return True
 
 
 def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smoothing, with_gradient):
@@ -303,7 +247,7 @@ def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smooth
             return loss.fill_(float("nan") if reduction == "mean" else 0.0), gradient
     if n == 0:
         return losses, gradient
-    launch = _Launch(operands, label_smoothing, losses, gradient, divisor)
+    launch = Launch(operands, label_smoothing, losses, gradient, divisor)
     with torch.cuda.device_of(input):
         if _is_fast(operands, (losses, gradient), dtype):
             launch.fast(loss, divisor)
@@ -324,7 +268,7 @@ def gradient(input, target, weight, pos_weight, reduction, label_smoothing, coun
     operands = checked(input, target, weight, pos_weight, label_smoothing)
     result, n = torch.empty_like(input), input.numel()
     if n:
-        launch = _Launch(operands, label_smoothing, None, result, (count or n) if reduction == "mean" else 1)
+        launch = Launch(operands, label_smoothing, None, result, (count or n) if reduction == "mean" else 1)
         with torch.cuda.device_of(input):
             if _is_fast(operands, (result,), None):
                 launch.fast(None, 1)
@@ -342,6 +286,6 @@ def partial_sums(input, target, weight, pos_weight, label_smoothing):
     partial = _rows(input)
     if input.numel():
         with torch.cuda.device_of(input):
-            _Launch(operands, label_smoothing, None, None).float64(partial, wide_sum=True)
+            Launch(operands, label_smoothing, None, None).float64(partial, wide_sum=True)
     partial[0, COUNT.value] = input.numel()
     return partial[:, : MINUS_INFINITY.value + 1].tolist()

@@ -1,0 +1,35 @@
+"""Arguments of the kernels that are made once: numbers in the forms they take, and the fast path's table."""
+
+import functools
+
+import torch
+
+from bce_bridge import ops
+from bce_bridge.triton_kernel import pairs
+from bce_bridge.triton_kernel.float64 import bits_of
+
+
+@functools.lru_cache(256)
+def bits(x):
+    return bits_of(x).value
+
+
+@functools.lru_cache(256)
+def pair(x):
+    """x as two float32."""
+    high = torch.tensor(x, dtype=torch.float32, device="cpu").item()
+    return high, x - high
+
+
+@functools.cache
+def tables(device):
+    """pairs.py's table for pairs and for float32, by the C core: its float64 is right to 2^-51."""
+    with torch.inference_mode(False), torch.no_grad():
+        x = torch.arange(pairs.ENTRIES, dtype=torch.float64, device="cpu") / -pairs.STEPS
+        numbers = ops.core_loss_and_gradient(x, torch.zeros_like(x), None, None, "none", 0.0, torch.float64, True)
+        columns = []
+        for number in numbers:
+            high = number.float()
+            columns += [high, (number - high.double()).float()]
+        table = torch.stack(columns, 1)
+        return table.to(device), table[:, ::2].contiguous().to(device)
