@@ -178,10 +178,9 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
             tensor = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
         ops.check_weights(logits, **{name: tensor})
         own, of_gradient = zip(*(_align(placement, tensor.shape, logits.shape) for placement in placements))
-        tensor = tensor.redistribute(mesh, own)
         if torch.compiler.is_compiling():  # which cannot trace _Local
-            return tensor.to_local(grad_placements=of_gradient)
-        return _Local.apply(tensor, of_gradient)
+            return tensor.redistribute(mesh, own).to_local(grad_placements=of_gradient)
+        return _Local.apply(tensor, own, of_gradient)
 
     local = [shard(*operand) for operand in operands.items()]
     if reduction == "none":
@@ -201,19 +200,25 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
 
 
 class _Local(torch.autograd.Function):
-    """DTensor.to_local(grad_placements=...), whose gradient has the DTensor's own strides. Up to torch 2.11, to_local() makes
-    them of the shard's, wrongly for uneven shards; torch then gathers the gradient, and waits for ever where only some do."""
+    """tensor.redistribute(placements=own).to_local(grad_placements=of_gradient), with what torch's own backward lacks.
+
+    Up to 2.11 it makes up the gradient's strides from the shard's, wrongly for uneven shards; torch then gathers the gradient,
+    and waits for ever where only some ranks do. Torch 2.7 cannot bring a sharded gradient to logits that are partial sums.
+    """
 
     @staticmethod
-    def forward(ctx, tensor, placements):
-        ctx.whole = tensor.device_mesh, placements, tensor.shape, tensor.stride()
-        local = tensor.to_local()
+    def forward(ctx, tensor, own, of_gradient):
+        # As everywhere in DTensor, the gradient of partial sums is a whole.
+        back = [Replicate() if placement.is_partial() else placement for placement in tensor.placements]
+        ctx.options = tensor.device_mesh, of_gradient, tensor.shape, tensor.stride(), back
+        local = tensor.redistribute(placements=own).to_local()
         return local.view_as(local)  # another object than the DTensor's own
 
     @staticmethod
     def backward(ctx, gradient):
-        mesh, placements, shape, stride = ctx.whole
-        return DTensor.from_local(gradient, mesh, placements, run_check=False, shape=shape, stride=stride), None
+        mesh, placements, shape, stride, back = ctx.options
+        gradient = DTensor.from_local(gradient, mesh, placements, run_check=False, shape=shape, stride=stride)
+        return gradient.redistribute(placements=back), None, None
 
 
 def _align(placement, shape, logits_shape):
