@@ -6,6 +6,7 @@ tests/test_torch_private.py takes them away one after the other.
 
 import functools
 import operator
+import types
 
 import torch
 from torch.autograd import forward_ad
@@ -22,17 +23,28 @@ def _find(name):
 # Whether torch.func is at work in this thread. Absent: assume so, and call the operators.
 _transforms_active = _find("_C._are_functorch_transforms_active")
 KNOWS_TRANSFORMS = _transforms_active is not None
-transforms_active = _transforms_active or (lambda: True)
+_transforms_active = _transforms_active or (lambda: True)
 
 # How many modes want to see operators: fake tensors, tracers, counters. Absent: assume one, and call the operators.
-dispatch_modes = _find("_C._len_torch_dispatch_stack") or (lambda: 1)
+_dispatch_modes = _find("_C._len_torch_dispatch_stack") or (lambda: 1)
 
-# The level of torch.autograd.forward_ad.dual_level(), -1 outside. Absent: assume that we are inside, and call the operators.
-_KNOWS_LEVEL = _find("autograd.forward_ad._current_level") is not None
+# Its _current_level is that of torch.autograd.forward_ad.dual_level(), -1 outside. Absent: assume that we are inside, and call
+# the operators.
+_levels = forward_ad
+if _find("autograd.forward_ad._current_level") is None:
+    _levels = types.SimpleNamespace(_current_level=0)
+
+_tracing = torch.jit.is_tracing
 
 
-def in_dual_level():
-    return not _KNOWS_LEVEL or forward_ad._current_level >= 0
+def transforming():
+    """Whether torch.func or forward-mode differentiation is at work."""
+    return _transforms_active() or _levels._current_level >= 0
+
+
+def intercepted():
+    """Whether anybody wants to see operators: these, a mode, or torch.jit.trace."""
+    return _transforms_active() or _levels._current_level >= 0 or _dispatch_modes() > 0 or _tracing()
 
 
 # A Function that serves one level of torch.func at a time, as torch's own kernels do, and what calls it so. Absent, any of the

@@ -97,7 +97,7 @@ def binary_cross_entropy_with_logits(
         or (pos_weight is not None and pos_weight.requires_grad)
     )
     arguments = input, target, weight, pos_weight, reduction, label_smoothing, dtype
-    if kernel == "operator" or compiling or ops.intercepted():
+    if kernel == "operator" or compiling or _torch_private.intercepted():
         return _operator(differentiable, *arguments)
     evaluate = ops.triton_loss_and_gradient if kernel == "triton" else ops.core_loss_and_gradient
     return _Loss.apply(*arguments, evaluate) if differentiable else evaluate(*arguments, False)[0]
@@ -225,7 +225,12 @@ def _operator(differentiable, input, *arguments):
 
             return dtensor_loss(input, *arguments[:5])
     dtype = arguments[-1]
-    if differentiable and input.requires_grad and not ops.scaled_first(input.dtype, dtype) and not ops.transforming():
+    if (
+        differentiable
+        and input.requires_grad
+        and not ops.scaled_first(input.dtype, dtype)
+        and not _torch_private.transforming()
+    ):
         return ops.loss_and_gradient(input, *arguments)[0]
     return ops.loss(input, *arguments, 0)
 
@@ -254,7 +259,7 @@ class _Loss(_torch_private.Function):
         if (
             torch.compiler.is_compiling()
             or torch.is_grad_enabled()
-            or ops.transforming()
+            or _torch_private.transforming()
             or type(grad_output) is not torch.Tensor
             or not ((one := _is_one(grad_output)) or ops.has_memory(grad_output))
         ):

@@ -22,16 +22,13 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from bce_bridge import _abi, _torch_private
+from bce_bridge._torch_private import transforming
 
 DTYPES = {getattr(torch, name): name for name in _abi.DTYPES}
 _RESULTS = {"input": "gradient", "target": "d_targets", "weight": "d_weight", "pos_weight": "d_pos_weight"}
 
 _PLAIN = torch.Tensor, torch.nn.Parameter
 _strided = torch.strided
-_in_dual_level = _torch_private.in_dual_level
-_modes = _torch_private.dispatch_modes
-_tracing = torch.jit.is_tracing
-_transforms_active = _torch_private.transforms_active
 
 
 class _Scalars(dict):
@@ -50,37 +47,30 @@ def readable(input, target, weight, pos_weight):
     A weight may be None."""
     if input is None or target is None:
         return False
-    for tensor in (input, target, weight, pos_weight):
-        if tensor is not None and not (
-            type(tensor) in _PLAIN
-            and tensor.is_cpu
-            and tensor.layout is _strided
-            and tensor.dtype in DTYPES
-            and not tensor.is_neg()
-            and not tensor.is_nested
-            and has_memory(tensor)
-        ):
-            return False
+    try:
+        for tensor in (input, target, weight, pos_weight):
+            if tensor is not None and not (
+                type(tensor) in _PLAIN
+                and tensor.is_cpu
+                and tensor.layout is _strided
+                and tensor.dtype in DTYPES
+                and not tensor.is_neg()
+                and not tensor.is_nested
+                and (tensor.data_ptr() or not tensor.numel())  # 0 for a tensor that is only known to be 0
+            ):
+                return False
+    except RuntimeError:
+        return False
     return True
 
 
 def has_memory(tensor):
-    """False for a tensor that stands for many, as grad_output does under torch.autograd.grad(is_grads_batched=True), that a
-    transform left behind, or that is only known to be 0."""
+    """False for a tensor that stands for many, as grad_output does under torch.autograd.grad(is_grads_batched=True)."""
     try:
-        return tensor.data_ptr() != 0 or not tensor.numel()
+        tensor.data_ptr()
     except RuntimeError:
         return False
-
-
-def transforming():
-    """Whether torch.func or forward-mode differentiation is at work."""
-    return _transforms_active() or _in_dual_level()
-
-
-def intercepted():
-    """Whether anybody wants to see operators: these, a mode (fake tensors, tracers, counters), or torch.jit.trace."""
-    return _transforms_active() or _in_dual_level() or _modes() > 0 or _tracing()
+    return True
 
 
 def describe(tensor):
