@@ -149,10 +149,14 @@ def _smoothing(value):
     return float(value)
 
 
-@torch.compiler.assume_constant_result  # nothing to trace
-@functools.cache
+@torch.compiler.assume_constant_result  # nothing to trace; torch 2.11 would trace into a cached function all the same
 def _triton_problem(device):
     """Why the CUDA kernels do not serve on this device, or None."""
+    return _find_triton_problem(device)
+
+
+@functools.cache
+def _find_triton_problem(device):
     try:
         triton_kernel = importlib.import_module("bce_bridge.triton_kernel")
     except ImportError as error:  # of Triton, or because it is too old

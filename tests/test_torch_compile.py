@@ -1,5 +1,8 @@
 """The operators under torch.compile, torch.export, tracers, fake and meta tensors: bits and errors as in eager mode."""
 
+import sys
+import types
+
 import pytest
 import torch
 from functorch.compile import make_boxed_func
@@ -10,7 +13,7 @@ from torch.nn import functional as F
 
 import bce_bridge
 from bce_bridge import binary_cross_entropy_with_logits as bce
-from bce_bridge import ops
+from bce_bridge import functional, ops
 
 # torch's own forward-mode differentiation and compiler call what torch has deprecated.
 pytestmark = pytest.mark.filterwarnings(
@@ -204,3 +207,18 @@ def test_compiled_autograd(factor):
     with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
         (bce(x, y) * factor).backward()
     assert torch.equal(x.grad, expected)
+
+
+# Catches a graph break where CUDA tensors are first asked what serves them: torch 2.11 traces into cached functions.
+def test_the_search_for_triton_is_no_part_of_the_graph(monkeypatch):
+    def gives_the_cores_bits(device):
+        return torch.ones(3, device=device).sum().item() == 3.0
+
+    stub = types.SimpleNamespace(gives_the_cores_bits=gives_the_cores_bits)
+    monkeypatch.setitem(sys.modules, "bce_bridge.triton_kernel", stub)
+    functional._find_triton_problem.cache_clear()
+    try:
+        double = torch.compile(lambda x: x * 2 if functional._triton_problem(x.device) is None else x, fullgraph=True)
+        assert torch.equal(double(torch.ones(2)), torch.full((2,), 2.0))
+    finally:
+        functional._find_triton_problem.cache_clear()

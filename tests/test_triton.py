@@ -420,7 +420,7 @@ def test_kernels_with_other_bits_are_refused():
     from bce_bridge.triton_kernel import gives_the_cores_bits
 
     def clear():
-        functional._triton_problem.cache_clear()
+        functional._find_triton_problem.cache_clear()
         gives_the_cores_bits.cache_clear()
 
     builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
