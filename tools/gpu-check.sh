@@ -4,9 +4,9 @@
 #
 #     tools/gpu-check.sh OUTPUT [SECONDS]
 #
-# PYTHON (python3) must have torch, Triton, NumPy and mpmath. The core is the installed one, that of an editable install, or what
-# "make gpu-bundle" has put into build/gpu-check, with cffi, for a machine without compiler, pip and network. Without a device
-# the rehearsal runs: TRITON_INTERPRET=1, small sizes, no times.
+# PYTHON (python3) must have torch, Triton, NumPy and mpmath. A machine without compiler, pip and network takes the core that an
+# editable install left in bce_bridge/, and cffi from build/gpu-check (pip install --target build/gpu-check --only-binary :all:
+# --python-version 3.12 cffi). Without a device the rehearsal runs: TRITON_INTERPRET=1, small sizes, no times.
 set -eu
 output=${1:?usage: gpu-check.sh OUTPUT [SECONDS]}
 root=$(cd "$(dirname "$0")/.." && pwd)
