@@ -1,6 +1,7 @@
 """Build bce_bridge._core from c_src/ with cffi, in out-of-line API mode. Run by setuptools."""
 
 import re
+import sysconfig
 from pathlib import Path
 
 from cffi import FFI
@@ -39,7 +40,7 @@ ffibuilder.set_source(
     sources=sorted(path.relative_to(ROOT).as_posix() for path in SOURCES.glob("*.c")),
     depends=sorted(path.relative_to(ROOT).as_posix() for path in SOURCES.iterdir() if path.suffix in {".h", ".inc"}),
     include_dirs=["c_src"],
-    py_limited_api=True,
+    py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"),
 )
 
 if __name__ == "__main__":

@@ -10,6 +10,11 @@
 
 #include "bce.h"
 
+#if defined(__MINGW32__) && !defined(__FMA__)
+#include "bce_fma.h"
+#define fma bce_software_fma
+#endif
+
 /* The instruction sets that this compiler can be told to use inside a source file. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define BCE_X86_64 1

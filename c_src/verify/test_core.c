@@ -25,7 +25,12 @@ int main(void)
         const char *name;
         void (*run)(void);
     } groups[] = {
+#ifndef _WIN32
         {"environment", test_environment},
+#endif
+#ifndef __MINGW32__
+        {"fma", test_fma},
+#endif
         {"values", test_values},
         {"limits", test_limits},
         {"dtypes", test_dtypes},
@@ -42,7 +47,9 @@ int main(void)
         {"threads", test_threads},
         {"parts, interruption", test_parts_and_interruption},
         {"concurrent calls", test_concurrent_calls},
+#ifndef _WIN32
         {"fork", test_fork},
+#endif
 #ifdef TEST_WRAPPED
         {"shortage", test_shortage},
 #endif

@@ -134,6 +134,7 @@ void test_threads(void);
 void test_parts_and_interruption(void);
 void test_concurrent_calls(void);
 void test_environment(void);
+void test_fma(void);
 void test_fork(void);
 #ifdef TEST_WRAPPED
 void test_shortage(void);

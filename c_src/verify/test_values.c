@@ -3,6 +3,7 @@
 #include <float.h>
 
 #include "test_core.h"
+#include "../bce_fma.h"
 
 __extension__ typedef __int128 int128;
 
@@ -360,3 +361,38 @@ void test_partial_sums(void)
     empty.count = -1;
     CHECK(bce_partial_round(&empty, BCE_SUM, BCE_FLOAT64, &result) == BCE_ERROR_ARGUMENT);
 }
+
+#ifndef __MINGW32__
+/* A number of any size; or a usual one; or one with few bits set, or subnormal, for ties and what is lost at the ends. */
+static double any_double(uint64_t *state)
+{
+    uint64_t bits = random_bits(state), kind = random_bits(state) >> 62, exponent = random_bits(state) >> 58;
+    const uint64_t sign_and_fraction = 0x800fffffffffffff;
+    if (kind == 1)
+        bits = (bits & sign_and_fraction) | (1023 - 32 + exponent) << 52;
+    if (kind == 2)
+        bits &= 0xfff0000000000000 | (random_bits(state) & random_bits(state) & random_bits(state));
+    if (kind == 3)
+        bits = (bits & sign_and_fraction) | exponent << 52;
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* The fma() for C libraries without a right one has the bits of a right one's, this C library's. */
+void test_fma(void)
+{
+    uint64_t state = 5;
+    long wrong = 0;
+    for (int i = 0; i < 1000000; i++) {
+        double a = any_double(&state), b = any_double(&state), c = any_double(&state);
+        if (i % 4 == 0)  /* what cancels, wholly or but for the last bits */
+            c = -a * b * (i % 8 == 0 ? 1.0 : 1.0 + DBL_EPSILON);
+        if (i % 16 == 0)
+            c = ldexp(c, (int)(random_bits(&state) >> 56) - 128);
+        double expected = fma(a, b, c), got = bce_software_fma(a, b, c);
+        wrong += memcmp(&expected, &got, sizeof got) != 0 && !(isnan(expected) && isnan(got));
+    }
+    CHECK(wrong == 0);
+}
+#endif

@@ -5,6 +5,7 @@ VERIFY_CORE := $(wildcard c_src/*.c)
 FUZZ_SECONDS ?= 60
 QEMU := qemu-aarch64
 CROSS := aarch64-linux-gnu-gcc
+MINGW := x86_64-w64-mingw32-gcc-posix
 
 # Tests of what happens without memory or threads replace malloc and pthread_create, which GNU's linker does.
 ifeq ($(shell uname -s),Linux)
@@ -18,7 +19,7 @@ THREAD := -g -O1 -fsanitize=thread
 # $(call links,COMPILER OPTIONS): whether they compile and link, sanitizer runtimes included.
 links = echo 'int main(void) { return 0; }' | $(1) -x c - -o $(VERIFY)/empty 2>/dev/null
 
-.PHONY: sanitize fuzz verify-bits verify-pairs verify-neon
+.PHONY: sanitize fuzz verify-bits verify-pairs verify-neon verify-windows
 
 # With $(CC), and with clang too where it is installed.
 sanitize:
@@ -68,3 +69,15 @@ verify-neon:
 	@$(CROSS) -O2 -static -DBCE_SIMD_NEON c_src/verify/quick_error.c -lm -o $(VERIFY)/quick_error_aarch64
 	@$(QEMU) $(VERIFY)/quick_error_aarch64 100003
 	@c_src/verify/same_bits.sh $(VERIFY) "$(CC) -O2" "$(CROSS) -O2 -static" "$(CROSS) -O3 -ffp-contract=fast -static"
+
+# Beside the core's own tests, the R package's DLL must compile and link.
+verify-windows: export WINEDEBUG = -all
+verify-windows:
+	@mkdir -p $(VERIFY)
+	@$(call links,$(MINGW) -static) && command -v wine >/dev/null || { \
+		echo "make verify-windows needs $(MINGW) and wine (Debian, Ubuntu: apt-get install gcc-mingw-w64-x86-64-posix wine64 wine)" >&2; exit 1; }
+	@$(MINGW) -O2 -static -Wall -Wextra $(wildcard c_src/verify/test_*.c) $(VERIFY_CORE) -lm -pthread -o $(VERIFY)/test_core.exe
+	@wine $(VERIFY)/test_core.exe
+	@c_src/verify/same_bits.sh $(VERIFY) "$(CC) -O2" "$(MINGW) -O2 -static" "$(MINGW) -O0 -static" \
+		"$(MINGW) -O3 -march=haswell -ffp-contract=fast -static"
+	@c_src/verify/r_dll.sh $(VERIFY) "$(MINGW) -O2 -Wall"
