@@ -65,7 +65,7 @@ test-python: setup
 		grep -qx "$$part" $(VENV)/system $(VENV)/test-system || { echo "Not installed, so its tests do not run: $$part"; without="$$without and not $$part"; }; \
 	done; \
 	$(VENV)/bin/python -c 'import triton' 2>/dev/null || { echo "Not installed, so its tests do not run: triton"; without="$$without and not triton"; }; \
-	$(VENV)/bin/python -m pytest -m "$${without# and }"
+	$(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m "$${without# and }"
 
 test-r: setup
 	@if grep -qx r $(VENV)/system; then \

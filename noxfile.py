@@ -19,6 +19,7 @@ nox.options.stop_on_first_error = False
 CORE = ["-m", "not r", *(f"tests/test_{name}.py" for name in ("accumulator", "core", "threads", "vectors"))]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.14t"]
 TORCHES = ["2.7.1", "2.9.1", "2.11.0", "2.13.0", "2.14.1"]
+PROCESSES = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "build/matrix"
 RECORD = """
@@ -64,7 +65,7 @@ def install_triton(session):
         session.install(triton)
 
 
-def test(session, *arguments):
+def test(session, *arguments, processes=None):
     """Run pytest, and record what it found with all versions, whether it passed or not."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     name = session.name.replace("(", "-").replace(")", "").replace("'", "").replace("=", "-")
@@ -74,7 +75,7 @@ def test(session, *arguments):
     report = RESULTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({"cell": session.name, "tests": " ".join(arguments), "versions": found}))
-    session.run("python", "-m", "pytest", "-q", f"--junitxml={report}", *arguments)
+    session.run("python", "-m", "pytest", "-q", f"--junitxml={report}", *(processes or []), *arguments)
 
 
 @nox.session(python=PYTHONS)
@@ -101,7 +102,7 @@ def rpy2(session, rpy2):
     prepare(session, *constraints(), "torch==2.13.0", *(oldest if rpy2 == "oldest" else ["rpy2"]), extras="[test,r]")
     install_triton(session)
     prepare_r(session)
-    test(session, "-m", "r", "tests")
+    test(session, "-m", "r", "tests", processes=PROCESSES)
 
 
 @nox.session
@@ -112,7 +113,7 @@ def torch(session, torch):
         session.skip("R is missing")
     prepare(session, *constraints(), f"torch=={torch}", extras="[test,r]")
     install_triton(session)
-    test(session, "-m", prepare_r(session), "tests")
+    test(session, "-m", prepare_r(session), "tests", processes=PROCESSES)
 
 
 @nox.session
