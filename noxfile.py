@@ -65,7 +65,7 @@ def install_triton(session):
         session.install(triton)
 
 
-def test(session, *arguments, processes=None):
+def run_tests(session, *arguments, processes=None):
     """Run pytest, and record what it found with all versions, whether it passed or not."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     name = session.name.replace("(", "-").replace(")", "").replace("'", "").replace("=", "-")
@@ -82,14 +82,14 @@ def test(session, *arguments, processes=None):
 def python(session):
     """The newest NumPy and cffi that pip finds for this Python."""
     prepare(session, "mpmath", "pytest", "jsonschema")
-    test(session, *CORE)
+    run_tests(session, *CORE)
 
 
 @nox.session(python=["3.10", "3.11"])
 def oldest(session):
     """The oldest NumPy and cffi that pyproject.toml admits."""
     prepare(session, "numpy==1.24.*", "cffi==1.17.*", "mpmath==1.3.0", "pytest==8.0.*", "jsonschema==4.18.*")
-    test(session, *CORE)
+    run_tests(session, *CORE)
 
 
 @nox.session
@@ -102,7 +102,7 @@ def rpy2(session, rpy2):
     prepare(session, *constraints(), "torch==2.13.0", *(oldest if rpy2 == "oldest" else ["rpy2"]), extras="[test,r]")
     install_triton(session)
     prepare_r(session)
-    test(session, "-m", "r", "tests", processes=PROCESSES)
+    run_tests(session, "-m", "r", "tests", processes=PROCESSES)
 
 
 @nox.session
@@ -113,7 +113,7 @@ def torch(session, torch):
         session.skip("R is missing")
     prepare(session, *constraints(), f"torch=={torch}", extras="[test,r]")
     install_triton(session)
-    test(session, "-m", prepare_r(session), "tests", processes=PROCESSES)
+    run_tests(session, "-m", prepare_r(session), "tests", processes=PROCESSES)
 
 
 @nox.session
