@@ -3,7 +3,7 @@
     problems.py    settings, operands, and the contenders of each section of the results
     measure.py     rounds over the contenders, and the environment they ran in
     memory.py      the peak memory of a call
-    r.py, r.R      the section R, measured there: ours beside base R and R torch
+    r.py, r.R      the section R, measured there: ours beside base R
     results.py     rows, their ratios and the goals; CSV and JSON
     report.py      tables for the terminal and for docs/performance.md, and the plot
 

@@ -30,38 +30,15 @@ contenders <- function(x, y, p, gradient) {
     "base R\tplogis" = function() distribution(x, y, if (is.null(p)) 1 else p, gradient)
   )
   if (is.null(p)) result[["base R\tshort formula"]] <- function() short(x, y, p, gradient)
-  if (has_torch()) result[["R torch\tfunction"]] <- on_tensors(x, y, p, gradient)
   result
 }
 
-has_torch <- function() requireNamespace("torch", quietly = TRUE) && torch::torch_is_installed()
-
-on_tensors <- function(x, y, p, gradient) {
-  tensor <- function(numbers) torch::torch_tensor(numbers, dtype = torch::torch_float64())
-  x <- tensor(x)
-  y <- tensor(y)
-  if (!is.null(p)) p <- tensor(p)
-  if (!gradient) return(function() torch::nnf_binary_cross_entropy_with_logits(x, y, pos_weight = p))
-  function() {
-    leaf <- x$detach()$requires_grad_(TRUE)
-    loss <- torch::nnf_binary_cross_entropy_with_logits(leaf, y, pos_weight = p)
-    loss$backward()
-    list(loss, leaf$grad)
-  }
-}
-
-# The numbers of what a contender returns.
-numbers <- function(result) {
-  if (!is.list(result) && !inherits(result, "torch_tensor")) return(c(result, attr(result, "gradient")))
-  if (!is.list(result)) result <- list(result)
-  unlist(lapply(result, function(tensor) as.vector(torch::as_array(tensor$detach()))))
-}
+numbers <- function(result) c(result, attr(result, "gradient"))
 
 # A setting's contenders in turn, rounds times over; of each its names, the seconds of one call in each round, and the number
 # of calls that a round took. Contenders that do not compute the same are an error.
 measure <- function(n, pos_weight, gradient, threads, rounds, sample) {
   bcebridge::bce_num_threads(threads)
-  if (has_torch()) torch::torch_set_num_threads(threads)
   set.seed(0)
   x <- rnorm(n, 0, 3)
   y <- as.double(runif(n) < 0.5)
@@ -86,7 +63,4 @@ measure <- function(n, pos_weight, gradient, threads, rounds, sample) {
   list(names(functions), times, calls)
 }
 
-versions <- function() {
-  packages <- c("bcebridge", if (has_torch()) "torch")
-  c(as.character(getRversion()), vapply(packages, function(name) paste(name, utils::packageVersion(name)), ""))
-}
+versions <- function() c(as.character(getRversion()), paste("bcebridge", utils::packageVersion("bcebridge")))

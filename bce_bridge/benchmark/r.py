@@ -1,4 +1,4 @@
-"""The times in R, taken there: by r.R, in a child process, whose R may hold R torch's libtorch beside this process's own.
+"""The times in R, taken there: by r.R, in a child process.
 
 Imports nothing of R or torch but in that child.
 """

@@ -69,12 +69,6 @@ GOALS = (
     Goal("torch eager / ours, step, 1000, one thread", "training step", 1000, 1, "torch eager", "contender", "at least", 1.0),
     Goal("peak memory of a step / input, 1 Mi", "training step", _MI, 1, "bce_bridge", "memory", "at most", 1.0),
     Goal("AVX2 / AVX-512, 1 Mi, one thread", "instruction set", _MI, 1, "avx2", "contender", "at most", 2.2),
-    Goal(
-        "base R / ours in R, 1 Mi doubles, one thread", "R", _MI, 1, "base R", "contender", "at least", 50.0, "float64", "none"
-    ),
-    Goal(
-        "R torch / ours in R, 1 Mi doubles, one thread", "R", _MI, 1, "R torch", "contender", "at least", 2.0, "float64", "none"
-    ),
 )
 
 

@@ -20,10 +20,6 @@
 #' loss(c(1, -2), c(1, 0))
 #' loss
 nn_bce_with_logits_loss <- function(weight = NULL, reduction = "mean", pos_weight = NULL) {
-  if (torch_is_loaded()) {
-    call <- sys.call()
-    return(torch_module()(as_buffer(weight, "weight", call), reduction, as_buffer(pos_weight, "pos_weight", call)))
-  }
   force(weight)
   force(reduction)
   force(pos_weight)

@@ -5,10 +5,11 @@
 #' else; the losses do not load it.
 #'
 #' @section Module:
-#' Once `torch` is loaded, `nn_bce_with_logits_loss()` makes a module that inherits from torch's own of this name: it can
-#' be a part of an `nn_module()` or the loss of `luz::setup()`, its `weight` and `pos_weight` are buffers that `$to()`
-#' moves and `$state_dict()` holds, and it prints as torch's does. Numbers given for them become buffers of type double,
-#' which are exact; an `NA` among them is refused at once. Called with R's numbers it returns a number, as without torch.
+#' Once `torch` is loaded, `nn_bce_with_logits_loss` is the generator of a module that inherits from torch's own of this
+#' name: others can inherit from it, it can be a part of an `nn_module()` or the loss of `luz::setup()`, its `weight` and
+#' `pos_weight` are buffers that `$to()` moves and `$state_dict()` holds, and it prints as torch's does. Numbers given for
+#' them become buffers of type double, which are exact; an `NA` among them is refused at once. Called with R's numbers it
+#' returns a number, as without torch. A loss made before torch was loaded takes tensors, but is no module: it has no buffers.
 #'
 #' @section Operands:
 #' `input` is a floating tensor, `target` a tensor of its shape and of any real dtype: integer and logical targets, which
@@ -19,12 +20,16 @@
 #' @section Value:
 #' As torch's: the loss has the dtype of `target`, and no dimensions unless `reduction` is `"none"`. It is differentiable
 #' any number of times in `input` and `target`, and, as torch's is not, in `weight` and `pos_weight`. With
-#' `gradient = TRUE` of [bce_with_logits()] it is detached, and its attribute `"gradient"` is a tensor like `input`.
+#' `gradient = TRUE` of [bce_with_logits()] it is detached, and so is its attribute `"gradient"`, a tensor like `input`.
 #'
 #' @section Where it is computed:
 #' CPU tensors are computed by this package, with the same bits as R's numbers, rounded once to the dtype of the result.
 #' They are read where they lie; a tensor that does not begin where its storage does, such as a row of a matrix, is
-#' copied. Tensors on other devices, and all under `torch::jit_trace()`, go to torch's own operation.
+#' copied. Tensors on other devices, and all under `torch::jit_trace()`, go to torch's own operation. Under
+#' `torch::with_autocast()` half precision is computed in float, as torch does. The number of threads is that of
+#' [bce_num_threads()]; `torch::torch_set_num_threads()` has no part in it.
+#'
+#' Small tensors are fast by functions that torch does not export, if they answer as they should; else by those it exports.
 #'
 #' @name bcebridge-torch
 #' @examplesIf requireNamespace("torch", quietly = TRUE) && torch::torch_is_installed()
@@ -41,160 +46,221 @@ operand_names <- c("input", "target", "weight", "pos_weight")
 # The loss of tensors, of which at least one is input or target; R's numbers beside them become tensors.
 evaluate_tensors <- function(operands, reduction, gradient, label_smoothing, call) {
   operands <- as_tensors(operands, call)
-  input <- operands$input
-  if (!input$dtype$is_floating_point) {
-    abort(call, "input is a tensor of dtype ", as.character(input$dtype), ", wants a floating one: use $to()")
+  described <- lapply(operands, describe)
+  if (is.list(described$input) && !length(described$input$shape)) {
+    weights <- c("weight", "pos_weight")[!vapply(operands[3:4], is.null, NA)]
+    operands[weights] <- lapply(operands[weights], without_dimension)
+    described <- lapply(operands, describe)
+  }
+  check_floating(described$input, operands$input, call)
+  if (any(vapply(described, is.character, NA)) || tracing()) {
+    return(torch_loss(operands, reduction, gradient, label_smoothing))
+  }
+  if (!identical(described$input$shape, described$target$shape)) {
+    shapes <- vapply(described[1:2], function(operand) paste0("(", paste(operand$shape, collapse = ", "), ")"), "")
+    abort(call, "target of shape ", shapes[["target"]], " must have the input's shape ", shapes[["input"]])
+  }
+  if (cast_by_autocast(described$input, described$target)) {
+    operands <- lapply(operands, function(tensor) if (!is.null(tensor)) tensor$to(dtype = torch::torch_float()))
+    described <- lapply(operands, describe)
   }
   if (gradient) {
-    torch::local_enable_grad()
-    operands$input <- input <- input$detach()$requires_grad_(TRUE)
+    results <- core(described, c("loss", "gradient"), reduction, label_smoothing, call)
+    return(structure(results$loss, gradient = results$gradient))
   }
-  loss <- tensor_loss(operands, reduction, label_smoothing, call)
-  if (!gradient) return(loss)
-  slope <- torch::autograd_grad(loss$sum(), input)[[1]]
-  structure(loss$detach(), gradient = slope)
+  needs <- vapply(described, function(operand) !is.null(operand) && operand$requires_grad, NA)
+  if (any(needs) && grad_enabled()) {
+    differentiable_loss(operands, described, needs, reduction, label_smoothing, call)
+  } else {
+    core(described, "loss", reduction, label_smoothing, call)$loss
+  }
 }
 
-tensor_loss <- function(operands, reduction, label_smoothing, call) {
-  if (!all(vapply(operands, in_memory, NA)) || tracing()) return(torch_loss(operands, reduction, label_smoothing))
-  shape_of <- function(tensor) paste0("(", paste(tensor$shape, collapse = ", "), ")")
-  if (!identical(operands$input$shape, operands$target$shape)) {
-    abort(call, "target of shape ", shape_of(operands$target), " must have the input's shape ", shape_of(operands$input))
+check_floating <- function(described, input, call) {
+  dtype <- if (is.character(described)) as.character(input$dtype) else described$dtype
+  if (!dtype %in% c("Float", "Double", "Half", "BFloat16")) {
+    abort(call, "input is a tensor of dtype ", dtype, ", wants a floating one: use $to()")
   }
-  differentiable <- vapply(operands, function(tensor) !is.null(tensor) && tensor$requires_grad, NA)
-  if (any(differentiable) && grad_enabled()) {
-    do.call(differentiable_loss(reduction, label_smoothing, call), operands)
-  } else {
-    core(operands, "loss", reduction, label_smoothing, call)$loss
-  }
+}
+
+narrow_dtypes <- c("Half", "BFloat16")
+
+# torch computes this loss in float under autocast. It has no public test of that; a tensor of one element shows it.
+cast_by_autocast <- function(input, target) {
+  if (!input$dtype %in% narrow_dtypes && !target$dtype %in% narrow_dtypes) return(FALSE)
+  one <- torch::torch_zeros(1, dtype = torch::torch_bfloat16())
+  as.character(torch::nnf_binary_cross_entropy_with_logits(one, one)$dtype) == "Float"
 }
 
 # R's numbers are exact as doubles on the CPU; the targets' dtype is the loss's, and so theirs is the input's.
 as_tensors <- function(operands, call) {
   names(operands) <- operand_names
+  optional <- c(FALSE, FALSE, TRUE, TRUE)
+  numbers <- !vapply(operands, is_tensor, NA) & !(optional & vapply(operands, is.null, NA))
+  if (!any(numbers)) return(operands)
   given <- Filter(is_tensor, operands[1:2])[[1]]
   device <- given$device
   on_cpu <- device$type == "cpu"
-  for (name in operand_names) {
-    x <- operands[[name]]
-    if (is_tensor(x) || (is.null(x) && name %in% c("weight", "pos_weight"))) next
+  for (name in operand_names[numbers]) {
     dtype <- if (name != "target" && on_cpu) torch::torch_double() else given$dtype
-    operands[[name]] <- tensor_of_numbers(check_operand(x, name, call), dtype, device)
+    tensor <- tensor_of_numbers(check_operand(operands[[name]], name, call), dtype, device)
+    operands[[name]] <- if (!length(given$shape)) without_dimension(tensor) else tensor
   }
   operands
 }
 
-# One number without dim has the shape of torch's scalars, that of any other vector is (length). A copy, for torch (0.17) lets a
-# tensor of doubles lie in the memory of R's vector, which R takes back.
+# One number is also one beside an input that has no dimension.
+without_dimension <- function(tensor) if (identical(as.integer(tensor$shape), 1L)) tensor$squeeze() else tensor
+
+# A copy, for torch (0.17) lets a tensor of doubles lie in the memory of R's vector, which R takes back.
 tensor_of_numbers <- function(x, dtype = torch::torch_double(), device = NULL) {
   storage.mode(x) <- "double"
-  tensor <- torch::torch_tensor(x, dtype = dtype, device = device)$clone()
-  if (is.null(dim(x)) && length(x) == 1) tensor$squeeze() else tensor
-}
-
-core_dtypes <- c("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-
-# Whether the core can read it. NULL, which is no operand, takes nothing from that.
-in_memory <- function(tensor) {
-  is.null(tensor) ||
-    (tensor$device$type == "cpu" && as.character(tensor$dtype) %in% core_dtypes && !tensor$is_sparse())
+  torch::torch_tensor(x, dtype = dtype, device = device)$clone()
 }
 
 # Whether torch::jit_trace() is recording: of what the core computes it would see nothing.
 tracing <- function() {
-  recording <- function(f) identical(f, torch::jit_trace) || identical(f, torch::jit_trace_module)
-  any(vapply(seq_len(sys.nframe()), function(i) recording(sys.function(i)), NA))
+  tracers <- list(torch::jit_trace, torch::jit_trace_module)
+  for (i in seq_len(sys.nframe())) {
+    f <- sys.function(i)
+    if (identical(f, tracers[[1]]) || identical(f, tracers[[2]])) return(TRUE)
+  }
+  FALSE
 }
 
-# torch has no public test.
-grad_enabled <- function() torch::torch_zeros(1, requires_grad = TRUE)$neg()$requires_grad
-
-torch_loss <- function(operands, reduction, label_smoothing) {
+# By torch's own operation.
+torch_loss <- function(operands, reduction, gradient, label_smoothing) {
+  input <- operands$input
   target <- operands$target
-  if (!target$dtype$is_floating_point) target <- target$to(dtype = operands$input$dtype)
+  if (gradient) {
+    torch::local_enable_grad()
+    input <- input$detach()$requires_grad_(TRUE)
+  }
+  if (!target$dtype$is_floating_point) target <- target$to(dtype = input$dtype)
   if (label_smoothing > 0) target <- target * (1 - label_smoothing) + label_smoothing / 2
-  torch::nnf_binary_cross_entropy_with_logits(operands$input, target, operands$weight, reduction, operands$pos_weight)
+  loss <- torch::nnf_binary_cross_entropy_with_logits(input, target, operands$weight, reduction, operands$pos_weight)
+  if (!gradient) return(loss)
+  structure(loss$detach(), gradient = torch::autograd_grad(loss$sum(), input)[[1]]$detach())
 }
 
 derivative_names <- c(input = "gradient", target = "d_targets", weight = "d_weight", pos_weight = "d_pos_weight")
 
-# The results of these names, computed by the core: a list of tensors. The loss has the target's layout and dtype, or the
-# input's dtype for integer targets; derivatives are those of each element, in weights as doubles still to be summed.
-core <- function(operands, names, reduction, label_smoothing, call) {
-  input <- operands$input$detach()
-  target <- operands$target$detach()
-  dtype <- if (target$dtype$is_floating_point) target$dtype else input$dtype
-  empty_loss <- function() {
-    if (reduction == "none") torch::torch_empty_like(target, dtype = dtype) else torch::torch_scalar_tensor(0, dtype = dtype)
-  }
-  results <- lapply(c("loss", derivative_names), function(name) {
-    if (!name %in% names) return(NULL)
-    switch(name,
-      loss = empty_loss(),
-      gradient = torch::torch_empty_like(input),
-      d_targets = torch::torch_empty_like(target),
-      torch::torch_empty_like(input, dtype = torch::torch_double())
+# The results of these names, computed by the core from described operands: a list of tensors. The loss has the target's layout
+# and dtype, or the input's dtype for integer targets; derivatives are those of each element, in weights as doubles still to be
+# summed.
+core <- function(described, names, reduction, label_smoothing, call) {
+  input <- described$input
+  target <- described$target
+  dtype <- if (target$dtype %in% c("Float", "Double", narrow_dtypes)) target$dtype else input$dtype
+  like <- function(operand, dtype) describe_new(empty_like(operand, dtype), dtype, operand)
+  wanted <- vector("list", 1 + length(derivative_names))
+  names(wanted) <- c("loss", derivative_names)
+  for (name in names) {
+    wanted[[name]] <- switch(name,
+      loss = if (reduction == "none") like(target, dtype) else describe_new(empty_scalar(dtype), dtype),
+      gradient = like(input, input$dtype),
+      d_targets = like(target, target$dtype),
+      like(input, "Double")
     )
-  })
-  names(results) <- c("loss", derivative_names)
-  described <- lapply(operands, function(tensor) if (!is.null(tensor)) describe_tensor(at_origin(tensor)))
-  wanted <- lapply(results, function(tensor) if (!is.null(tensor)) describe_tensor(tensor))
-  answer(.Call(C_tensors, described, label_smoothing, reduction, wanted), call)
-  results
+  }
+  answer(.Call(C_tensors, unname(described), label_smoothing, reduction, unname(wanted)), call)
+  lapply(wanted[names], function(result) result$tensor)
 }
 
-describe_tensor <- function(tensor) {
-  numbers <- lapply(list(tensor$shape, unlist(tensor$stride())), as.double)
-  c(list(tensor, tensor$storage()$data_ptr(), as.character(tensor$dtype)), numbers)
+# Of a new tensor, which is contiguous if what it is like is.
+describe_new <- function(tensor, dtype, like = list(shape = numeric())) {
+  f <- internals()
+  if (is.null(f) || !is.null(like$strides)) return(describe(tensor))
+  address <- f$cpp_Storage_data_ptr(f$cpp_Tensor_storage(tensor))
+  list(tensor = tensor, address = address, dtype = dtype, shape = like$shape, strides = NULL)
 }
 
-# The tensor, or a copy, that begins where its storage does: torch tells the address of the storage alone. No sign is pending.
-at_origin <- function(tensor) {
-  tensor <- tensor$detach()$resolve_neg()
-  if (tensor$is_set_to(tensor$as_strided(tensor$shape, tensor$stride(), 0))) tensor else tensor$clone()
-}
-
-# Loss and gradient in one pass, as a function of the operands that keeps them and the gradient.
-differentiable_loss <- function(reduction, label_smoothing, call) {
-  # As promises they would hold the caller's frame, and in it the loss, which holds these functions.
-  force(reduction)
-  force(label_smoothing)
-  force(call)
-  torch::autograd_function(
-    forward = function(ctx, input, target, weight, pos_weight) {
-      operands <- list(input = input, target = target, weight = weight, pos_weight = pos_weight)
-      results <- core(operands, c("loss", if (ctx$needs_input_grad$input) "gradient"), reduction, label_smoothing, call)
-      ctx$save_for_backward(
-        input = input, target = target, weight = weight, pos_weight = pos_weight, gradient = results$gradient
-      )
-      results$loss
-    },
-    backward = function(ctx, grad_output) {
-      saved <- ctx$saved_variables
-      gradients <- lapply(operand_names, function(name) {
-        if (!ctx$needs_input_grad[[name]]) return(NULL)
-        slope <- derivative(name, if (name == "input") saved$gradient, reduction, label_smoothing)
-        slope <- slope(saved$input, saved$target, saved$weight, saved$pos_weight)
-        (slope * grad_output)$sum_to_size(saved[[name]]$shape)$to(dtype = saved[[name]]$dtype)
-      })
-      stats::setNames(gradients, operand_names)
-    }
+torch_dtypes <- function(name) {
+  switch(name,
+    Float = torch::torch_float(),
+    Double = torch::torch_double(),
+    Half = torch::torch_half(),
+    BFloat16 = torch::torch_bfloat16()
   )
 }
 
-# The derivative of each element's loss in the operand of that name, as a function of the operands: known, or else the core's.
-# Its own derivatives are torch's operations.
-derivative <- function(name, known, reduction, label_smoothing) {
+empty_like <- function(described, dtype) {
+  if (dtype == described$dtype) {
+    torch::torch_empty_like(described$tensor, requires_grad = FALSE)
+  } else {
+    torch::torch_empty_like(described$tensor, dtype = torch_dtypes(dtype), requires_grad = FALSE)
+  }
+}
+
+# Making a tensor like another is faster than making it of a number.
+empty_scalar <- local({
+  scalars <- list()
+  function(dtype) {
+    if (is.null(scalars[[dtype]])) scalars[[dtype]] <<- torch::torch_scalar_tensor(0, dtype = torch_dtypes(dtype))
+    torch::torch_empty_like(scalars[[dtype]])
+  }
+})
+
+# Loss and gradient in one pass; the gradient is kept for backward().
+differentiable_loss <- function(operands, described, needs, reduction, label_smoothing, call) {
+  results <- core(described, c("loss", if (needs[["input"]]) "gradient"), reduction, label_smoothing, call)
+  backward <- backward_of(operands, described, needs, reduction, label_smoothing, results$gradient)
+  connect(operands, needs, results$loss, backward)
+}
+
+# What backward() calls with the gradient that comes in: the gradients in those operands that need one. It must not hold the
+# loss, which holds it.
+backward_of <- function(operands, described, needs, reduction, label_smoothing, gradient) {
+  for (argument in list(operands, described, needs, reduction, label_smoothing, gradient)) force(argument)
+  versions <- lapply(operands, version_of)
+  function(grad_output) {
+    again <- !identical(lapply(operands, version_of), versions)
+    if (again && (is.null(gradient) || !identical(names(which(needs)), "input") || creating_graph())) {
+      abort(NULL, "an operand of the loss, needed for its gradient, has been modified by an inplace operation since")
+    }
+    if (creating_graph()) {
+      return(lapply(operand_names[needs], connected_gradient, operands, grad_output, reduction, label_smoothing))
+    }
+    one <- reduction != "none" && grad_output$item() == 1
+    lapply(operand_names[needs], function(name) {
+      slope <- if (name == "input") gradient
+      # It is the user's from now on, who may change it.
+      if (name == "input") gradient <<- NULL
+      if (is.null(slope)) slope <- core(described, derivative_names[[name]], reduction, label_smoothing, NULL)[[1]]
+      if (one && name == "input") return(slope)
+      (slope * grad_output)$sum_to_size(operands[[name]]$shape)$to(dtype = operands[[name]]$dtype)
+    })
+  }
+}
+
+# The same as a function of the operands.
+connected_gradient <- function(name, operands, grad_output, reduction, label_smoothing) {
+  slope <- derivative(name, reduction, label_smoothing)
+  slope <- slope(operands$input, operands$target, operands$weight, operands$pos_weight)
+  (slope * grad_output)$sum_to_size(operands[[name]]$shape)$to(dtype = operands[[name]]$dtype)
+}
+
+# Whether the innermost backward() or autograd_grad() is to make a graph. Functions of R it runs with gradients enabled either
+# way.
+creating_graph <- function() {
+  for (i in rev(seq_len(sys.nframe()))) {
+    frame <- sys.frame(i)
+    if (exists("create_graph", envir = frame, inherits = FALSE)) return(isTRUE(get("create_graph", envir = frame)))
+  }
+  TRUE
+}
+
+# The derivative of each element's loss in the operand of that name, as a function of the operands. Its own derivatives are
+# torch's operations.
+derivative <- function(name, reduction, label_smoothing) {
   force(name)
-  force(known)
   force(reduction)
   force(label_smoothing)
   torch::autograd_function(
     forward = function(ctx, input, target, weight, pos_weight) {
       ctx$save_for_backward(input = input, target = target, weight = weight, pos_weight = pos_weight)
-      if (!is.null(known)) return(known$detach())
       operands <- list(input = input, target = target, weight = weight, pos_weight = pos_weight)
-      core(operands, derivative_names[[name]], reduction, label_smoothing, NULL)[[derivative_names[[name]]]]
+      core(lapply(operands, describe), derivative_names[[name]], reduction, label_smoothing, NULL)[[1]]
     },
     backward = function(ctx, grad_output) {
       saved <- ctx$saved_variables
@@ -233,25 +299,51 @@ second_derivative <- function(operands, name, other, label_smoothing) {
   )
 }
 
-utils::globalVariables("self")
+utils::globalVariables(c("self", "super"))
 
 # R torch's module of this name, with the forward pass of this package: its buffers, state_dict() and printed form are torch's.
+# Its generator takes R's numbers too, and refuses in the name of the user's call.
 torch_module <- local({
   generator <- NULL
   function() {
     if (is.null(generator)) {
-      generator <<- torch::nn_module(
+      made <- torch::nn_module(
         inherit = torch::nn_bce_with_logits_loss,
+        initialize = function(weight = NULL, reduction = "mean", pos_weight = NULL) {
+          super$initialize(as_buffer(weight, "weight", NULL), reduction, as_buffer(pos_weight, "pos_weight", NULL))
+        },
         forward = function(input, target) {
-          weights <- list(self$weight, self$pos_weight)
-          if (!is_tensor(input) && !is_tensor(target)) weights <- lapply(weights, as_numbers)
-          evaluate(input, target, weights[[1]], weights[[2]], self$reduction, call = sys.call())
+          # A module may be saved here and read where this package is not, which loadNamespace() says.
+          if (!isNamespaceLoaded("bcebridge")) loadNamespace("bcebridge")
+          module_forward(self, input, target, sys.call())
         }
+      )
+      generator <<- structure(
+        function(weight = NULL, reduction = "mean", pos_weight = NULL) {
+          call <- sys.call()
+          made(as_buffer(weight, "weight", call), reduction, as_buffer(pos_weight, "pos_weight", call))
+        },
+        class = class(made), module = attr(made, "module")
       )
     }
     generator
   }
 })
+
+module_forward <- function(module, input, target, call) {
+  weights <- list(module$weight, module$pos_weight)
+  if (!is_tensor(input) && !is_tensor(target)) weights <- lapply(weights, as_numbers)
+  evaluate(input, target, weights[[1]], weights[[2]], module$reduction, call = call)
+}
+
+# Where torch is loaded, the constructor is the generator of its module, from which others can inherit.
+.onLoad <- function(libname, pkgname) {
+  without_torch <- nn_bce_with_logits_loss
+  namespace <- topenv()
+  rm("nn_bce_with_logits_loss", envir = namespace)
+  constructor <- function() if (torch_is_loaded()) torch_module() else without_torch
+  makeActiveBinding("nn_bce_with_logits_loss", constructor, namespace)
+}
 
 torch_is_loaded <- function() isNamespaceLoaded("torch") && torch::torch_is_installed()
 

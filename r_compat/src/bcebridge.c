@@ -337,7 +337,7 @@ static SEXP build_info(void)
 }
 
 /* R torch's tensors, each as list(tensor, address, dtype, shape, strides) in R: what is in that list stays alive while the core
-   runs. The address is text, as R torch gives it; strides are in elements. */
+   runs. The address is text, as R torch gives it; strides are in elements, or NULL for a contiguous tensor. */
 static bce_array tensor_of(SEXP described)
 {
     static const struct {
@@ -359,9 +359,11 @@ static bce_array tensor_of(SEXP described)
                        .ndim = LENGTH(sizes)};
     int64_t *shape = (int64_t *)R_alloc((size_t)array.ndim, sizeof(int64_t));
     int64_t *strides = (int64_t *)R_alloc((size_t)array.ndim, sizeof(int64_t));
-    for (int d = 0; d < array.ndim; d++) {
+    int64_t step = 1;
+    for (int d = array.ndim - 1; d >= 0; d--) {
         shape[d] = (int64_t)REAL(sizes)[d];
-        strides[d] = (int64_t)REAL(steps)[d] * dtypes[which].size;
+        strides[d] = (steps == R_NilValue ? step : (int64_t)REAL(steps)[d]) * dtypes[which].size;
+        step *= shape[d];
     }
     array.shape = shape;
     array.strides = strides;
