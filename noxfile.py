@@ -81,14 +81,16 @@ def run_tests(session, *arguments, processes=None):
 @nox.session(python=PYTHONS)
 def python(session):
     """The newest NumPy and cffi that pip finds for this Python."""
-    prepare(session, "mpmath", "pytest", "jsonschema")
+    prepare(session, "mpmath", "ml-dtypes", "pytest", "jsonschema")
     run_tests(session, *CORE)
 
 
 @nox.session(python=["3.10", "3.11"])
 def oldest(session):
     """The oldest NumPy and cffi that pyproject.toml admits."""
-    prepare(session, "numpy==1.24.*", "cffi==1.17.*", "mpmath==1.3.0", "pytest==8.0.*", "jsonschema==4.18.*")
+    prepare(
+        session, "numpy==1.24.*", "cffi==1.17.*", "mpmath==1.3.0", "ml-dtypes==0.4.*", "pytest==8.0.*", "jsonschema==4.18.*"
+    )
     run_tests(session, *CORE)
 
 

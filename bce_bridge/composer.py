@@ -31,7 +31,8 @@ def binary_cross_entropy_with_logits(
                 and give a UserWarning; or probabilities of the input's shape
     weight, pos_weight      tensors that broadcast to the input's shape, as in torch from its last dimension: one number a
                 class has shape (C,) under (N, C), and (C, 1, ..., 1) with K ones under (N, C, d1, ..., dK)
-    size_average, reduce    deprecated, as in torch; Composer 0.14 and newer have lost them
+    size_average, reduce    deprecated, as in torch; Composer 0.14 and newer have lost them, and take reduction fourth: here
+                it goes by name, and a string in this place is refused
     reduction   "sum", "mean" (over all elements) or "none"
     scale_by_batch_size     whether to divide by N, input.shape[0], what any reduction gave
 
@@ -41,6 +42,8 @@ def binary_cross_entropy_with_logits(
     from C on and for a target of other sizes, IndexError for an input without the dimensions N and C that it needs, and
     otherwise what the torch function raises.
     """
+    if isinstance(size_average, str):
+        raise TypeError(f"size_average is {size_average!r}, wants a bool or None: write reduction={size_average!r}")
     for name, tensor in (("input", input), ("target", target)):
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}: use torch.as_tensor")

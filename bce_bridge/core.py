@@ -30,6 +30,7 @@ import numbers
 import threading
 
 import numpy as np
+from numpy.ma import MaskedArray
 
 from bce_bridge import _abi
 
@@ -42,7 +43,7 @@ _NAMES = {np.dtype(name): name for name in _abi.DTYPES if name != "bfloat16"}
 
 def _name(dtype):
     """What the core calls a native dtype, or None."""
-    return _NAMES.get(dtype) or ("bfloat16" if dtype.name == "bfloat16" else None)
+    return _NAMES.get(dtype) or ("bfloat16" if dtype.name == "bfloat16" and dtype.isnative else None)
 
 
 def _describe(array):
@@ -53,7 +54,7 @@ def _operand(name, value):
     """value as an array of a dtype that the core reads, copied only if it must be."""
     if value is None:
         raise TypeError(f"{name} is None, wants a real array")
-    if isinstance(value, np.ma.MaskedArray):
+    if isinstance(value, MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or give the mask as a weight of 0 and 1")
     try:
         array = np.asarray(value)

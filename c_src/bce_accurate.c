@@ -81,7 +81,8 @@ double bce_times_exp_minus(double coefficient, double a)
         return coefficient * 0.0;
     int k;
     pair mantissa = exp_minus(a, &k);
-    return ldexp(fma(coefficient, mantissa.hi, coefficient * mantissa.lo), k);
+    /* The mantissa is halved, or the product could overflow before 2^k makes it small. */
+    return ldexp(fma(coefficient, 0.5 * mantissa.hi, coefficient * (0.5 * mantissa.lo)), k + 1);
 }
 
 /* log(1 + t) for 0 <= t <= 1 as 2 artanh(t / (2 + t)), whose argument is at most 1/3: 36 terms leave 2^-114. */

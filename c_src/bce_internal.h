@@ -3,6 +3,10 @@
 #ifndef BCE_INTERNAL_H
 #define BCE_INTERNAL_H
 
+#ifdef __FAST_MATH__
+#error "bce_bridge must not be compiled with -ffast-math or -Ofast, which give up the exactness that it promises"
+#endif
+
 #include <float.h>
 #include <math.h>
 #include <stdbool.h>

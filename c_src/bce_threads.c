@@ -113,11 +113,15 @@ bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
         threads = 1;
     }
 #if !defined(BCE_NO_THREADS)
-    /* Signals are for the caller's threads, whose handlers may count on that. */
-    sigset_t all, before;
-    sigfillset(&all);
+    /* Signals are for the caller's threads, whose handlers may count on that; but those of an instruction's own fault, as where
+       a mapped file has been cut short, come to the thread that runs it, and blocked they would kill without a word. */
+    sigset_t asynchronous, before;
+    sigfillset(&asynchronous);
+    const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        sigdelset(&asynchronous, faults[i]);
     if (threads > 1)
-        pthread_sigmask(SIG_SETMASK, &all, &before);
+        pthread_sigmask(SIG_SETMASK, &asynchronous, &before);
 #endif
     int64_t segments = (plan->count + SEGMENT - 1) / SEGMENT;
     for (int i = 0; i < threads; i++) {

@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 VERIFY = Path(__file__).resolve().parent.parent / "c_src/verify"
 
 
@@ -16,3 +18,11 @@ def test_the_same_bits_from_every_build(tmp_path):
 
 def test_header_is_cpp():
     subprocess.run(["c++", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only", VERIFY / "test_header.cpp"], check=True)
+
+
+# Catches a core whose sums and roundings the compiler was allowed to give up.
+@pytest.mark.parametrize("option", ["-ffast-math", "-Ofast"])
+def test_fast_math_is_refused(option):
+    for source in sorted(VERIFY.parent.glob("bce*.c")):
+        command = ["cc", option, "-fsyntax-only", str(source)]
+        assert "must not be compiled with -ffast-math" in subprocess.run(command, capture_output=True, text=True).stderr, source

@@ -115,3 +115,9 @@ def test_indices_take_a_byte_for_each_logit():
     binary_cross_entropy_with_logits(x, indices)
     # Beside them, indices and a few numbers.
     assert x.numel() <= peak_memory(lambda: binary_cross_entropy_with_logits(x, indices)) < x.numel() + 10_000
+
+
+def test_reduction_by_position_is_refused():
+    x = torch.zeros(2, 3)
+    with pytest.raises(TypeError, match="size_average is 'sum', wants a bool or None: write reduction='sum'"):
+        binary_cross_entropy_with_logits(x, x, None, "sum")

@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 
+import ml_dtypes
 import numpy as np
 import pytest
 from mpmath import mp
@@ -54,6 +55,30 @@ def test_hard_labels_are_within_the_contract(label, dtype, bound):
     assert loss.dtype == gradient.dtype == dtype
     assert max(errors(loss, losses, dtype)) <= bound
     assert max(errors(gradient, gradients, dtype)) <= bound
+
+
+# Catches a product that overflows before e^-x makes it small, also times a mantissa of up to the square root of 2.
+@pytest.mark.parametrize("label", [0.0, 0.25, 1.0])
+def test_largest_weights_in_the_tails(label):
+    x = np.concatenate([sign * np.linspace(700.5, 745.0, 90) for sign in (-1.0, 1.0)])
+    w = np.array([1.2e308, 1.7e308, np.finfo(float).max])[np.arange(180) % 3]
+    cheap = x * (1 - 2 * label) < 0  # the term that remains is the small one
+    x, w = (x[cheap], w[cheap]) if label in (0.0, 1.0) else (x, w / 1000)
+    got = core.loss_and_grad(x, np.full(x.shape, label), w, reduction="none")
+    losses, gradients, *_ = zip(*elements(x, label, w))
+    for results, values in zip(got, (losses, gradients)):
+        assert max(errors(results, values, "float64")) <= 4.0
+
+
+# Catches bytes that are taken to be in this machine's order.
+def test_any_byte_order():
+    x, y = np.array([1.5, -2.0, 30.0]), np.array([0.0, 1.0, 1.0])
+    for dtype in map(np.dtype, ("float16", "float32", "float64", ml_dtypes.bfloat16)):
+        swapped = dtype.newbyteorder("S")
+        assert not swapped.isnative
+        native = x.astype(dtype)
+        foreign = native.view(f"u{dtype.itemsize}").byteswap().view(swapped)
+        assert np.array_equal(core.loss(foreign, y, reduction="none"), core.loss(native, y, reduction="none"))
 
 
 # Catches: a coefficient rounded once too often. The loss has no cancelling terms for y in [0, 1] and w, p >= 0.

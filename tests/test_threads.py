@@ -1,5 +1,8 @@
 """Threads of the core, which are started in a call and have ended when it returns: forks, callers at once, their number."""
 
+import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -149,3 +152,35 @@ def test_more_threads_than_elements_are_worth():
     want = [compute(each) for each in operands]
     core.set_num_threads(1024)
     assert [compute(each) for each in operands] == want
+
+
+_TRUNCATED = """
+import os, sys
+import numpy as np
+from bce_bridge import core
+core.set_num_threads(2)
+x = np.memmap(sys.argv[1], np.float32, "r")
+os.truncate(sys.argv[1], 2 * x.size)
+core.loss(x[::-1], np.zeros(x.size, np.float32))
+"""
+
+
+# Catches a fault in a thread of the core, whose share is the file's lost half, that kills the process without a word.
+def test_a_fault_in_a_thread_leaves_a_trace(tmp_path):
+    path = tmp_path / "logits"
+    np.zeros(2**20, np.float32).tofile(path)
+    command = [sys.executable, "-X", "faulthandler", "-c", _TRUNCATED, str(path)]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert child.returncode == -signal.SIGBUS
+    assert "Fatal Python error: Bus error" in child.stderr
+
+
+# Catches a lock on imports that a fork during another thread's first call would leave held in the child.
+def test_the_first_call_imports_nothing():
+    run_python("""
+import sys
+from bce_bridge import core
+before = set(sys.modules)
+core.loss([1.0, -2.0], [1.0, 0.0])
+assert set(sys.modules) == before, set(sys.modules) - before
+""")

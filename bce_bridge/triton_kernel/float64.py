@@ -185,14 +185,15 @@ def _exp_minus(a):
 def _times_exp_minus(coefficient, a, hi, lo, k):
     """coefficient e^-a, rounded as one number, given _exp_minus of a > TAIL.
 
-    With coefficient (hi + lo) = m 2^e, 1 <= m < 2, m 2^-1000 is exact and so is 2^(e + k + 1000), with e + k < 24: only their
-    product rounds. The least power taken makes it 0.
+    With coefficient (hi + lo) / 2 = m 2^e, 1 <= m < 2, m 2^-1000 is exact and so is 2^(e + k + 1001), with e + k < 23: only
+    their product rounds. The least power taken makes it 0.
     """
-    number = tl.fma(coefficient, hi, coefficient * lo)
+    # Halved, or the product could overflow.
+    number = tl.fma(coefficient, hi * 0.5, coefficient * (lo * 0.5))
     bits = _bits(number)
     exponent = (bits >> 52) & 0x7FF
     mantissa = _from_bits((bits & ~(0x7FF << 52)) | ((1023 - 1000) << 52))
-    power = _from_bits(tl.maximum(exponent + k + 1000, 1) << 52)
+    power = _from_bits(tl.maximum(exponent + k + 1001, 1) << 52)
     scaled = tl.where(exponent == 0x7FF, number, mantissa * power)
     # A subnormal number times 2^k is 0.
     scaled = tl.where(exponent == 0, number * 0.0, scaled)
