@@ -121,7 +121,8 @@ def evaluate(input, target, weight, pos_weight, reduction, label_smoothing, name
     try:
         call(*addresses)
     except ValueError as error:
-        raise RuntimeError(str(error).replace("logits", "input")) from None  # torch's name for them
+        # torch's name for them
+        raise RuntimeError(str(error).replace("logits'", "input's").replace("logits", "input")) from None
     idle.append(call)
 
 

@@ -182,8 +182,8 @@ with warnings.catch_warnings():
     [
         ((X, X), {"reduction": "foo"}, ValueError, "foo is not a valid value for reduction"),
         ((X[0], X[:, :1]), {}, ValueError, r"Target size \(torch.Size\(\[4, 1\]\)\) must be the same as input size"),
-        ((X, X), {"weight": torch.ones(4)}, RuntimeError, r"weight of shape \(4,\) does not broadcast"),
-        ((X[:1], X[:1]), {"pos_weight": X}, RuntimeError, r"pos_weight of shape \(4, 3\) would enlarge"),
+        ((X, X), {"weight": torch.ones(4)}, RuntimeError, r"weight of shape \(4,\) does not broadcast to the input's shape"),
+        ((X[:1], X[:1]), {"pos_weight": X}, RuntimeError, r"pos_weight of shape \(4, 3\) would enlarge the input's shape"),
         ((X, X), {"weight": 2.0}, TypeError, "weight must be a torch.Tensor, not float"),
         ((X.numpy(), X), {}, TypeError, "input must be a torch.Tensor, not ndarray"),
         ((X.long(), X), {}, RuntimeError, "input has dtype torch.int64"),
