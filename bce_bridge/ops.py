@@ -211,32 +211,33 @@ class Formulae:
         x = input.double()
         one = x.new_ones(())
         self.k = k = 1.0 - label_smoothing
-        self.y = target.double() * k + 0.5 * label_smoothing
+        y = target.double()
+        self.y, self.complement = y * k + 0.5 * label_smoothing, (1 - y) * k + 0.5 * label_smoothing
         self.w, self.p = (one if tensor is None else tensor.double() for tensor in (weight, pos_weight))
         self.n = math.prod(input.shape[batch:]) if reduction == "mean" else 1
         self.plus, self.minus = x.sigmoid(), (-x).sigmoid()
         self.softplus, self.softminus = -F.logsigmoid(-x), -F.logsigmoid(x)  # log(1 + e^x), log(1 + e^-x)
 
     def first(self, name):
-        k, y, w, p = self.k, self.y, self.w, self.p
+        k, y, complement, w, p = self.k, self.y, self.complement, self.w, self.p
         if name == "target":
             value = w * k * (_times(p, self.softminus) - self.softplus)
         elif name == "weight":
-            value = _times(1 - y, self.softplus) + _times(p * y, self.softminus)
+            value = _times(complement, self.softplus) + _times(p * y, self.softminus)
         else:
             value = _times(w * y, self.softminus)
         return value / self.n
 
     def second(self, name, other):
         """None where it is 0."""
-        k, y, w, p, plus, minus = self.k, self.y, self.w, self.p, self.plus, self.minus
+        k, y, complement, w, p, plus, minus = self.k, self.y, self.complement, self.w, self.p, self.plus, self.minus
         match sorted((name, other)):
             case ["input", "input"]:
-                value = w * (1 - y + p * y) * plus * minus
+                value = w * (complement + p * y) * plus * minus
             case ["input", "target"]:
                 value = -w * k * (plus + p * minus)
             case ["input", "weight"]:
-                value = (1 - y) * plus - p * y * minus
+                value = complement * plus - p * y * minus
             case ["input", "pos_weight"]:
                 value = -w * y * minus
             case ["target", "weight"]:

@@ -105,7 +105,7 @@ static double round_to_odd(pair a)
     return nextafter(a.hi, a.lo > 0.0 ? HUGE_VAL : -HUGE_VAL);
 }
 
-void bce_accurate(double x, double y, double *loss, double *gradient)
+void bce_accurate(double x, double y, const double *complement, double *loss, double *gradient)
 {
     int k;
     pair mantissa = exp_minus(fmin(fabs(x), 4000.0), &k);
@@ -115,7 +115,7 @@ void bce_accurate(double x, double y, double *loss, double *gradient)
         t = of(0x1p-1000);
     pair log1p_t = log1p_of(t);
     pair sigma_plus = divide(one, add(one, t)), sigma_minus = divide(t, add(one, t));
-    pair negative = sum_of(1.0, -y), positive = of(y);
+    pair negative = complement != NULL ? of(*complement) : sum_of(1.0, -y), positive = of(y);
     pair softplus = add(of(x > 0.0 ? x : 0.0), log1p_t), softplus_minus = add(of(x > 0.0 ? 0.0 : -x), log1p_t);
     *loss = round_to_odd(add(multiply(negative, softplus), multiply(positive, softplus_minus)));
     pair minus_y = of(-y);

@@ -89,8 +89,9 @@ bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum);
 /* Write the text, made as printf makes it, to message unless that is NULL; return status. */
 bce_status bce_fail(char *message, bce_status status, const char *format, ...);
 
-/* Loss and gradient for w = p = 1 and finite operands, each rounded to odd: rounding them to float32 rounds once. */
-void bce_accurate(double x, double y, double *loss, double *gradient);
+/* Loss and gradient for w = p = 1 and finite operands, each rounded to odd: rounding them to float32 rounds once. complement is
+   NULL, or what to take for 1 - y. */
+void bce_accurate(double x, double y, const double *complement, double *loss, double *gradient);
 
 /* coefficient e^-a, rounded as one number, for a >= 0: where e^-a alone is subnormal or 0 the product need not be. */
 double bce_times_exp_minus(double coefficient, double a);

@@ -88,9 +88,11 @@ typedef struct {
 /* Which weights there are: a plain one is known to be finite and not 0, so that it silences nothing and cannot be silenced. */
 typedef enum { BCE_NO_WEIGHT, BCE_PLAIN_WEIGHT, BCE_ANY_WEIGHT } bce_weight_kind;
 
-BCE_INLINE bce_coefficients bce_coefficients_of(bce_vec y, bce_vec w, bce_vec p, bool weight, bce_weight_kind pos_weight)
+/* complement is 1 - y. */
+BCE_INLINE bce_coefficients bce_coefficients_of(bce_vec y, bce_vec complement, bce_vec w, bce_vec p, bool weight,
+                                                bce_weight_kind pos_weight)
 {
-    bce_coefficients c = {bce_all(1.0) - y, y};
+    bce_coefficients c = {complement, y};
     if (pos_weight == BCE_PLAIN_WEIGHT)
         c.positive = p * y;
     else if (pos_weight == BCE_ANY_WEIGHT)

@@ -26,7 +26,7 @@ def peak_memory(call, device="cpu"):
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler announces its start and end on stderr
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "trace.json")
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
             call()
         profiler.export_chrome_trace(path)
         with open(path, encoding="utf-8") as file:

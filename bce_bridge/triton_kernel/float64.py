@@ -208,8 +208,11 @@ def _round_to_odd(hi, lo):
 
 
 @triton.jit
-def _accurate(x, y):
-    """Loss and gradient for w = p = 1 and finite operands, each rounded to odd: rounding them to float32 rounds once."""
+def _accurate(x, y, complement, SMOOTH: tl.constexpr):
+    """Loss and gradient for w = p = 1 and finite operands, each rounded to odd: rounding them to float32 rounds once.
+
+    complement is what to take for 1 - y if SMOOTH.
+    """
     zero = tl.zeros_like(x)
     one = zero + 1.0
     t, t_low, k = _exp_minus(tl.minimum(tl.abs(x), 4000.0))
@@ -232,6 +235,9 @@ def _accurate(x, y):
     plus, plus_low = _divide(one, zero, d, d_low)
     minus, minus_low = _divide(t, t_low, d, d_low)
     negative, negative_low = _sum_of(one, -y)
+    if SMOOTH:
+        negative = complement
+        negative_low = zero
     positive = x > 0.0
     loss, loss_low = _add(tl.where(positive, x, 0.0), zero, log1p, log1p_low)
     loss, loss_low = _multiply(negative, negative_low, loss, loss_low)

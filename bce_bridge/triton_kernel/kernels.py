@@ -26,18 +26,20 @@ from bce_bridge.triton_kernel.sums import SIZE, _deposit, _row, _store_rounded_s
 def _losses_and_gradients(
     x,
     y,
+    complement,
     w,
     p,
     mask,
     gradient,
     divisor,
+    SMOOTH: tl.constexpr,
     MULTIPLY: tl.constexpr,
     TAILS: tl.constexpr,
     SETTLE_LOSS: tl.constexpr,
     SETTLE_GRADIENT: tl.constexpr,
 ):
     """The losses of a block as they go into sums, and losses and gradients ready to be rounded."""
-    negative = 1.0 - y
+    negative = complement
     positive = y
     if p is not None:
         positive = _silent_product(p, y)
@@ -75,7 +77,7 @@ def _losses_and_gradients(
         unsettled_losses = _unsettled(losses) & SETTLE_LOSS
         unsettled_gradients = _unsettled(gradients) & SETTLE_GRADIENT
         if tl.max((mask & (unsettled_losses | unsettled_gradients)).to(tl.int32), 0) > 0:
-            accurate_losses, accurate_gradients = _accurate(x, y)
+            accurate_losses, accurate_gradients = _accurate(x, y, complement, SMOOTH)
             losses = tl.where(unsettled_losses, accurate_losses, losses)
             gradients = tl.where(unsettled_gradients, accurate_gradients, gradients)
     return summands, losses, gradients
@@ -122,10 +124,12 @@ def _compute(
         w = _load(weight, _offsets(element, shape, weight_strides), mask, tl.float64)
     if pos_weight is not None:
         p = _load(pos_weight, _offsets(element, shape, pos_weight_strides), mask, tl.float64)
+    complement = 1.0 - y
     if SMOOTH:
+        complement = tl.fma(complement, _number(keep), _number(add))
         y = tl.fma(y, _number(keep), _number(add))
     summands, losses, gradients = _losses_and_gradients(
-        x, y, w, p, mask, gradient, _number(divisor), MULTIPLY, TAILS, SETTLE_LOSS, SETTLE_GRADIENT
+        x, y, complement, w, p, mask, gradient, _number(divisor), SMOOTH, MULTIPLY, TAILS, SETTLE_LOSS, SETTLE_GRADIENT
     )
     if loss is not None:
         tl.store(loss + _offsets(element, shape, loss_strides), _rounded(losses, loss.dtype.element_ty), mask)

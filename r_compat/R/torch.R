@@ -280,7 +280,9 @@ second_derivative <- function(operands, name, other, label_smoothing) {
   x <- operands$input$double()
   one <- torch::torch_ones_like(x)
   k <- 1 - label_smoothing
-  y <- operands$target$double() * k + label_smoothing / 2
+  y <- operands$target$double()
+  complement <- (1 - y) * k + label_smoothing / 2
+  y <- y * k + label_smoothing / 2
   w <- if (is.null(operands$weight)) one else operands$weight$double()
   p <- if (is.null(operands$pos_weight)) one else operands$pos_weight$double()
   upper <- function() torch::nnf_logsigmoid(-x)$neg() # log(1 + e^x)
@@ -288,9 +290,9 @@ second_derivative <- function(operands, name, other, label_smoothing) {
   # a b, where an a of 0 silences an infinite b
   silent <- function(a, b) a * torch::torch_where((a == 0) & b$isinf(), torch::torch_zeros_like(b), b)
   switch(paste(sort(c(name, other)), collapse = " "),
-    "input input" = w * (1 - y + p * y) * x$sigmoid() * (-x)$sigmoid(),
+    "input input" = w * (complement + p * y) * x$sigmoid() * (-x)$sigmoid(),
     "input target" = -k * w * (x$sigmoid() + p * (-x)$sigmoid()),
-    "input weight" = (1 - y) * x$sigmoid() - p * y * (-x)$sigmoid(),
+    "input weight" = complement * x$sigmoid() - p * y * (-x)$sigmoid(),
     "input pos_weight" = -w * y * (-x)$sigmoid(),
     "target weight" = k * (silent(p, lower()) - upper()),
     "pos_weight target" = k * silent(w, lower()),
