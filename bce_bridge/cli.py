@@ -87,19 +87,33 @@ def _check_device(device):
 
 def _write_json(path, content):
     if path is not None:
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, allow_nan=False)
-            file.write("\n")
+        _write(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _write(path, text):
+    """Write beside the file and rename, so that a full disk leaves no half of it; a link is followed, to nowhere too."""
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):  # a pipe or device
+        Path(target).write_text(text, encoding="utf-8")
+        return
+    beside = f"{target}.{os.getpid()}"
+    try:
+        Path(beside).write_text(text, encoding="utf-8")
+        os.replace(beside, target)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
 
 
 def _check_writable(*paths):
     """Raises OSError for a path that cannot be written: before the computing, not after. Leaves no new file."""
     for path in paths:
         if path is not None:
-            new = not os.path.exists(path)
-            open(path, "ab").close()
+            target = os.path.realpath(path)
+            new = not os.path.exists(target)
+            open(target, "ab").close()
             if new:
-                os.remove(path)
+                os.remove(target)
 
 
 def _check_instruction_set():
@@ -164,8 +178,7 @@ def _crosscheck(options):
         rows = crosscheck(progress, device=options.device)
         sweeps = sweep(progress, device=options.device) if pictured else []
     if options.html is not None:
-        with open(options.html, "w", encoding="utf-8") as file:
-            file.write(html.page(rows, sweeps, _about(options)))
+        _write(options.html, html.page(rows, sweeps, _about(options)))
     if options.plot is not None:
         plots.write(sweeps, options.plot)
     console = _console()

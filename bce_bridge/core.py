@@ -106,6 +106,8 @@ def checked_operands(logits, targets, weight=None, pos_weight=None, reduction="m
 
 def _result(out, logits, operands):
     """out, if the core may write a derivative there. Sharing memory with an operand is for being that very array."""
+    if isinstance(out, MaskedArray):
+        raise TypeError("out is a masked array, whose mask would not be kept: give its data")
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is of type {type(out).__name__}, wants a NumPy array")
     if not _floating(out.dtype) or _name(out.dtype) is None or not out.dtype.isnative:
@@ -114,10 +116,22 @@ def _result(out, logits, operands):
         raise ValueError(f"out of shape {out.shape} must have the logits' shape {logits.shape}")
     if not out.flags.writeable:
         raise ValueError("out is read-only")
+    if _overlaps_itself(out):
+        raise ValueError("out overlaps itself: elements of it share memory")
     for operand in operands:
         if operand is not None and np.shares_memory(out, operand) and _describe(operand) != _describe(out):
             raise ValueError("out overlaps an operand: it may be an operand itself, or share no memory with one")
     return out
+
+
+def _overlaps_itself(array):
+    """Whether elements may share memory: each stride must pass over all that the smaller ones reach."""
+    reach = array.itemsize
+    for stride, n in sorted((abs(stride), n) for stride, n in zip(array.strides, array.shape)):
+        if n > 1 and stride < reach:
+            return array.size > 0
+        reach += stride * (n - 1)
+    return False
 
 
 def _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, names, out=None):

@@ -1,9 +1,12 @@
 """The command line, run as a user runs it."""
 
+import errno
+import io
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -111,12 +114,60 @@ def test_own_data(tmp_path, suffix):
         ("logit,target\n1,0,7\n", "row 2, column (no name)"),
         ("logit,label\n1,0\n", "wants the columns logit, target"),
         ("", "wants the columns logit, target"),
+        ("logit,target,logit\n1,0,2\n", "the columns ['logit'] are there more than once"),
+        ('logit,target\n1,"0\n', "unexpected end of data"),
+        ("logit,target\n1,\xe9\n".encode("latin-1"), "can't decode byte 0xe9"),
     ],
 )
 def test_bad_data_is_refused(tmp_path, text, message):
     path = tmp_path / "data.csv"
-    path.write_text(text)
-    assert message in run("crosscheck", "--data", str(path), check=2).stderr
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    error = run("crosscheck", "--data", str(path), check=2).stderr
+    assert message in error and str(path) in error and len(error.splitlines()) == 1
+
+
+# Catches a traceback, and the exit code that means that an implementation failed.
+def test_damaged_archives_are_refused(tmp_path, capsys):
+    np.savez(tmp_path / "whole.npz", logit=np.zeros(100), target=np.ones(100))
+    np.savez_compressed(tmp_path / "packed.npz", logit=np.arange(1000.0), target=np.ones(1000))
+    whole, packed = ((tmp_path / name).read_bytes() for name in ("whole.npz", "packed.npz"))
+    array, header, huge = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.save(array, np.zeros(3))
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 50,)})
+    with zipfile.ZipFile(huge, "w") as archive:
+        archive.writestr("logit.npy", header.getvalue())
+    files = {
+        "truncated": whole[: len(whole) // 2],
+        "damaged": packed[:200] + bytes(40) + packed[240:],
+        "empty": b"",
+        "npy": array.getvalue(),
+        "huge": huge.getvalue(),
+        "text": b"logit,target",
+    }
+    for name, content in files.items():
+        path = tmp_path / f"{name}.npz"
+        path.write_bytes(content)
+        assert cli.main(["crosscheck", "--data", str(path)]) == 2, name
+        error = capsys.readouterr().err
+        assert error.startswith(f"bce-bridge: {path}: ") and len(error.splitlines()) == 1, error
+
+
+# Catches half a file on a full disk, and a link that is removed because it leads to nothing yet.
+def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
+    link, target = tmp_path / "link.json", tmp_path / "target.json"
+    link.symlink_to(target)
+    assert cli.main(["info", "--json", str(link)]) == 0
+    assert link.is_symlink() and json.loads(target.read_text())
+    before = target.read_text()
+
+    def full(self, text, encoding):
+        with open(self, "w", encoding=encoding) as file:
+            file.write(text[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert cli.main(["info", "--json", str(link)]) == 2
+    assert target.read_text() == before and sorted(tmp_path.iterdir()) == [link, target]
 
 
 def test_bad_arguments_are_refused(tmp_path):

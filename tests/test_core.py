@@ -490,6 +490,9 @@ def test_gradient_into_given_memory(reduction):
         (np.zeros(4, np.float32), ValueError, "out of shape (4,) must have the logits' shape (3,)"),
         (np.broadcast_to(np.float32(0), 3), ValueError, "out is read-only"),
         ("overlapping", ValueError, "out overlaps an operand"),
+        (np.ma.zeros(3, np.float32), TypeError, "out is a masked array"),
+        (np.lib.stride_tricks.as_strided(np.zeros(4, np.float32), (3,), (2,)), ValueError, "out overlaps itself"),
+        (np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (3,), (0,)), ValueError, "out overlaps itself"),
     ],
 )
 def test_refused_memory(out, error, message):

@@ -1,6 +1,8 @@
 """Real logits and targets, of R's data set infert with a fitted glm or of a user's file; and each implementation's loss sum."""
 
 import csv
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +53,7 @@ def from_file(path):
     """
     path = Path(path)
     if path.suffix == ".npz":
-        with np.load(path) as archive:
-            columns = {name: archive[name] for name in archive.files}
+        columns = _read_npz(path)
     elif path.suffix == ".csv":
         columns = _read_csv(path)
     else:
@@ -67,11 +68,28 @@ def from_file(path):
     return Dataset(str(path), *(columns.get(name) for name in COLUMNS))
 
 
+def _read_npz(path):
+    try:
+        with open(path, "rb") as file:
+            archive = np.load(file)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array, as .npy files do")
+            with archive:
+                return {name: archive[name] for name in archive.files}
+    except (EOFError, MemoryError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: wants a readable .npz file: {error}") from None
+
+
 def _read_csv(path):
     with open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, strict=True)
-        names = reader.fieldnames or []
-        rows = list(reader)
+        try:
+            names = reader.fieldnames or []
+            rows = list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: line {reader.line_num}: {error}") from None
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{path}: the columns {twice} are there more than once")
     columns = {name: np.empty(len(rows)) for name in names}
     for i, row in enumerate(rows):
         for name in [*names, *(["(no name)"] if None in row else [])]:
