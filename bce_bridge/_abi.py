@@ -5,6 +5,7 @@ to it and keep them alive during the call. The call releases the GIL.
 """
 
 import functools
+import threading
 from typing import NamedTuple
 
 from bce_bridge._core import ffi, lib
@@ -47,6 +48,20 @@ def reduction_code(reduction):
         raise ValueError(f"reduction is {reduction!r}, wants 'none', 'mean' or 'sum'") from None
 
 
+_ASK_PYTHON = ffi.addressof(lib, "bce_interrupted")
+_interruption = threading.local()
+
+
+def _keep_exception(_type, exception, _traceback):
+    _interruption.exception = exception
+
+
+@ffi.def_extern("bce_python_interrupted", error=1, onerror=_keep_exception)
+def _interrupted(_nothing):
+    """Where Python runs the handlers of signals that have come, which may raise."""
+    return 0
+
+
 def call(function, *arguments):
     """Call a function of the core that takes a message last and returns a status; raise what that status stands for."""
     message = ffi.new(_MESSAGE)
@@ -56,6 +71,8 @@ def call(function, *arguments):
 
 
 def _raise(status, message):
+    if status == lib.BCE_INTERRUPTED:
+        raise vars(_interruption).pop("exception")
     raise _EXCEPTIONS[status](ffi.string(message).decode())
 
 
@@ -69,7 +86,7 @@ def _fields(array):
 class Call:
     """A call of bce_evaluate on Arrays, which can be made again with the arrays at other addresses.
 
-    Arguments and errors are evaluate()'s. No two threads may make it at the same time.
+    Arguments and errors are evaluate()'s. No two threads may make it at the same time. A signal's handler may end a long one.
     """
 
     def __init__(self, logits, targets, weight, pos_weight, label_smoothing, reduction, partial=None, count=0, **results):
@@ -77,7 +94,7 @@ class Call:
         arrays = logits, targets, weight, pos_weight, *results.values()
         fields = [None if array is None else _fields(array) for array in arrays]
         pointers = [ffi.NULL if array is None else ffi.new(_ARRAY, array) for array in fields[2:]]
-        self._arguments = ffi.new(_ARGUMENTS, (*fields[:2], *pointers[:2], label_smoothing, code, count))
+        self._arguments = ffi.new(_ARGUMENTS, (*fields[:2], *pointers[:2], label_smoothing, code, count, _ASK_PYTHON))
         self._results = ffi.new(_RESULTS, dict(zip(results, pointers[2:])))
         if partial is not None:
             self._results.partial = partial

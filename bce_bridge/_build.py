@@ -19,7 +19,8 @@ def declarations():
     for name, value in constants.items():
         body = re.sub(rf"\b{name}\b", value, body)
     texts = "static char *const BCE_VERSION;\nstatic char *const BCE_COMPILER;\n"
-    return body + "".join(f"#define {name} ...\n" for name in constants) + texts
+    interruption = 'extern "Python" int bce_python_interrupted(void *);\nint bce_interrupted(void *);\n'
+    return body + "".join(f"#define {name} ...\n" for name in constants) + texts + interruption
 
 
 SOURCE = """
@@ -29,6 +30,21 @@ SOURCE = """
 #else
 #define BCE_COMPILER "GCC " __VERSION__
 #endif
+
+#include <stdatomic.h>
+#include <time.h>
+
+static int bce_python_interrupted(void *);
+
+/* For bce_arguments: asks Python, ten times a second at most, since that may wait for the GIL. */
+static int bce_interrupted(void *nothing)
+{
+    static _Atomic int64_t last;
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    int64_t tenths = (int64_t)now.tv_sec * 10 + now.tv_nsec / 100000000;
+    return atomic_exchange(&last, tenths) != tenths && bce_python_interrupted(nothing);
+}
 """
 
 

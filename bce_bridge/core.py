@@ -23,7 +23,8 @@ else that of the logits; derivatives have the dtype of the logits. Under "mean" 
 derivatives are those of that scalar.
 
 Errors: TypeError for what holds no real numbers (text, objects, complex numbers, dates, masked arrays) or is wider than
-float64; ValueError for shapes that do not fit and for an unknown reduction. The text names the argument.
+float64; ValueError for shapes that do not fit and for an unknown reduction. The text names the argument. A signal whose handler
+raises, as Ctrl-C does in the main thread, ends a call within some tenth of a second; what was given as out is then undefined.
 """
 
 import numbers

@@ -184,3 +184,31 @@ before = set(sys.modules)
 core.loss([1.0, -2.0], [1.0, 0.0])
 assert set(sys.modules) == before, set(sys.modules) - before
 """)
+
+
+_INTERRUPTED = """
+import os, signal, threading, time
+import numpy as np
+from bce_bridge import core
+core.set_num_threads(%d)
+x = np.broadcast_to(np.float32(0.5), 1 << 32)
+def send():
+    global sent
+    sent = time.monotonic()
+    os.kill(os.getpid(), signal.SIGINT)
+before = core.loss(x[:1000], x[:1000])
+threading.Timer(0.3, send).start()
+try:
+    core.loss(x, x)
+except KeyboardInterrupt:
+    assert time.monotonic() - sent < 0.3, time.monotonic() - sent
+else:
+    raise AssertionError("not interrupted")
+assert core.loss(x[:1000], x[:1000]) == before
+"""
+
+
+# Catches a call that cannot be stopped, which takes many seconds here, and an interruption that is lost or stays.
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_long_call_is_interrupted(threads):
+    run_python(_INTERRUPTED % threads)
