@@ -5,6 +5,8 @@ PyKEEN finds the loss by its name once it is registered:
     from bce_bridge.pykeen import register
     register()
     pykeen.pipeline.pipeline(dataset="Nations", model="DistMult", training_loop="lcwa", loss="bce-bridge")
+
+PyKEEN's command line, with the loss registered, is python -m bce_bridge.pykeen in place of python -m pykeen.
 """
 
 import torch
@@ -32,6 +34,7 @@ class BCEBridgeLoss(losses.PointwiseLoss):
     """
 
     synonyms = {"bce-bridge"}
+    __docdata__ = {"name": "Binary cross entropy (with logits), by bce_bridge"}  # what PyKEEN's "ls losses" shows
     hpo_default = losses.BCEWithLogitsLoss.hpo_default
 
     def __init__(self, reduction="mean", pos_weight=None):
@@ -47,5 +50,14 @@ BCEWithLogitsLoss = BCEBridgeLoss
 
 
 def register():
-    """Let PyKEEN find the loss as "bce-bridge": in pipelines, hyper-parameter searches, its command line. May be repeated."""
+    """Let PyKEEN find the loss as "bce-bridge" in this process: in pipelines and hyper-parameter searches. May be repeated."""
     losses.loss_resolver.register(BCEBridgeLoss, synonyms=BCEBridgeLoss.synonyms, raise_on_conflict=False)
+
+
+if __name__ == "__main__":
+    from pykeen.cli import main
+
+    import bce_bridge.pykeen  # the module, not this copy of it
+
+    bce_bridge.pykeen.register()
+    main(prog_name="python -m bce_bridge.pykeen")

@@ -1,6 +1,7 @@
 """bce_bridge.pykeen beside PyKEEN's own loss, in PyKEEN's own pipeline."""
 
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -211,3 +212,18 @@ def test_without_pykeen_the_error_names_the_extra():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'bce-bridge[pykeen]'" in done.stdout
+
+
+# Catches a command line that does not know the name.
+def test_the_command_line_knows_the_loss(tmp_path):
+    def run(*arguments):
+        command = [sys.executable, "-m", "bce_bridge.pykeen", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "by bce_bridge" in run("ls", "losses")
+    pipeline = {"dataset": "nations", "model": "distmult", "loss": "bce-bridge", "training_loop": "lcwa"}
+    pipeline["training_kwargs"] = {"num_epochs": 1, "use_tqdm": False}
+    configuration = tmp_path / "experiment.json"
+    configuration.write_text(json.dumps({"metadata": {}, "pipeline": pipeline}))
+    run("experiments", "run", "-d", str(tmp_path / "results"), str(configuration))
+    assert list((tmp_path / "results").rglob("results.json"))
