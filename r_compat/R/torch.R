@@ -29,7 +29,7 @@
 #' `torch::with_autocast()` half precision is computed in float, as torch does. The number of threads is that of
 #' [bce_num_threads()]; `torch::torch_set_num_threads()` has no part in it.
 #'
-#' Small tensors are fast by functions that torch does not export, if they answer as they should; else by those it exports.
+#' For speed, tensors are read by functions that torch does not export, if those answer as they should; else by exported ones.
 #'
 #' @name bcebridge-torch
 #' @examplesIf requireNamespace("torch", quietly = TRUE) && torch::torch_is_installed()
