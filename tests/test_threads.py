@@ -191,6 +191,7 @@ import os, signal, threading, time
 import numpy as np
 from bce_bridge import core
 core.set_num_threads(%d)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 x = np.broadcast_to(np.float32(0.5), 1 << 32)
 def send():
     global sent
