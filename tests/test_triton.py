@@ -27,7 +27,11 @@ from triton_interpreter import start_interpreter
 from bce_bridge import _abi
 from bce_bridge.conformance import cases
 
-pytestmark = pytest.mark.triton
+pytestmark = [
+    pytest.mark.triton,
+    # Triton 3.7, compiling under Python 3.13.
+    pytest.mark.filterwarnings("ignore:AnnAssign.__init__ missing 1 required positional argument:DeprecationWarning"),
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 REDUCTIONS = ("none", "sum", "mean")
