@@ -109,11 +109,10 @@ def _check_writable(*paths):
     """Raises OSError for a path that cannot be written: before the computing, not after. Leaves no new file."""
     for path in paths:
         if path is not None:
-            target = os.path.realpath(path)
-            new = not os.path.exists(target)
-            open(target, "ab").close()
+            new = not os.path.exists(path)
+            open(path, "ab").close()
             if new:
-                os.remove(target)
+                os.remove(os.path.realpath(path))  # not the link to it
 
 
 def _check_instruction_set():

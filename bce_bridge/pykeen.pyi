@@ -9,6 +9,7 @@ __all__ = ["BCEBridgeLoss", "BCEWithLogitsLoss", "register"]
 class BCEBridgeLoss(losses.PointwiseLoss):
     synonyms: ClassVar[set[str] | None]
     hpo_default: ClassVar[Mapping[str, Any]]
+    __docdata__: ClassVar[dict[str, str]]
     pos_weight: Tensor | None
     def __init__(self, reduction: Literal["mean", "sum"] = "mean", pos_weight: float | Tensor | None = None) -> None: ...
     def forward(self, x: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor: ...
