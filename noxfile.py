@@ -65,7 +65,7 @@ def install_triton(session):
         session.install(triton)
 
 
-def run_tests(session, *arguments, processes=None):
+def run_tests(session, *arguments, processes=()):
     """Run pytest, and record what it found with all versions, whether it passed or not."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     name = session.name.replace("(", "-").replace(")", "").replace("'", "").replace("=", "-")
@@ -75,7 +75,7 @@ def run_tests(session, *arguments, processes=None):
     report = RESULTS / f"{name}.xml"
     report.unlink(missing_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({"cell": session.name, "tests": " ".join(arguments), "versions": found}))
-    session.run("python", "-m", "pytest", "-q", f"--junitxml={report}", *(processes or []), *arguments)
+    session.run("python", "-m", "pytest", "-q", f"--junitxml={report}", *processes, *arguments)
 
 
 @nox.session(python=PYTHONS)

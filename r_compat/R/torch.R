@@ -78,12 +78,13 @@ evaluate_tensors <- function(operands, reduction, gradient, label_smoothing, cal
 
 check_floating <- function(described, input, call) {
   dtype <- if (is.character(described)) as.character(input$dtype) else described$dtype
-  if (!dtype %in% c("Float", "Double", "Half", "BFloat16")) {
+  if (!dtype %in% floating_dtypes) {
     abort(call, "input is a tensor of dtype ", dtype, ", wants a floating one: use $to()")
   }
 }
 
 narrow_dtypes <- c("Half", "BFloat16")
+floating_dtypes <- c("Float", "Double", narrow_dtypes)
 
 # torch computes this loss in float under autocast. It has no public test of that; a tensor of one element shows it.
 cast_by_autocast <- function(input, target) {
@@ -151,7 +152,7 @@ derivative_names <- c(input = "gradient", target = "d_targets", weight = "d_weig
 core <- function(described, names, reduction, label_smoothing, call) {
   input <- described$input
   target <- described$target
-  dtype <- if (target$dtype %in% c("Float", "Double", narrow_dtypes)) target$dtype else input$dtype
+  dtype <- if (target$dtype %in% floating_dtypes) target$dtype else input$dtype
   like <- function(operand, dtype) describe_new(empty_like(operand, dtype), dtype, operand)
   wanted <- vector("list", 1 + length(derivative_names))
   names(wanted) <- c("loss", derivative_names)

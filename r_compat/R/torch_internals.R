@@ -117,7 +117,7 @@ version_of <- function(tensor) {
 connect <- function(operands, needs, loss, backward) {
   f <- internals()
   if (is.null(f)) {
-    connect_by_autograd_function(operands, names(needs)[needs], loss, backward)
+    do.call(autograd_function_of(names(needs)[needs], loss, backward), operands)
   } else {
     connect_by_internals(unname(operands[needs]), loss, backward, f)
   }
@@ -139,18 +139,13 @@ backward_lambda <- function(backward) {
   function(ctx, grad_outputs) backward(grad_outputs[[1]])
 }
 
-connect_by_autograd_function <- function(operands, names, loss, backward) {
-  do.call(autograd_function_of(names, backward, forward_lambda(loss)), operands)
-}
-
-autograd_function_of <- function(names, backward, forward) {
+autograd_function_of <- function(names, loss, backward) {
   force(names)
   force(backward)
-  force(forward)
   torch::autograd_function(
     forward = function(ctx, input, target, weight, pos_weight) {
-      result <- forward()[[1]]
-      forward <<- NULL
+      result <- loss
+      loss <<- NULL
       result
     },
     backward = function(ctx, grad_output) stats::setNames(backward(grad_output), names)
