@@ -13,7 +13,7 @@
 # make verify-bits   compare the core's bits over compilers, options and instruction sets (needs clang)
 # make verify-pairs  the CUDA fast path in C, for all 2^32 logits (some minutes); writes docs/pairs.txt
 # make verify-neon   the same on AArch64 under qemu, with the core's tests (needs a cross compiler)
-# make verify-windows  the same, but for threads, on Windows under Wine; and the R package's DLL must link (needs MinGW's GCC)
+# make verify-windows  the same, but for threads, on Windows under Wine; and R's DLL and Python's must link (needs MinGW's GCC)
 # make setup         what test does first: .venv with Python packages, R, and the R package inside .venv
 # make clean         remove .venv and everything built
 

@@ -32,7 +32,7 @@ SOURCE = """
 #endif
 
 #include <stdatomic.h>
-#include <time.h>
+#include <sys/time.h>
 
 static int bce_python_interrupted(void *);
 
@@ -40,9 +40,9 @@ static int bce_python_interrupted(void *);
 static int bce_interrupted(void *nothing)
 {
     static _Atomic int64_t last;
-    struct timespec now;
-    timespec_get(&now, TIME_UTC);
-    int64_t tenths = (int64_t)now.tv_sec * 10 + now.tv_nsec / 100000000;
+    struct timeval now;
+    gettimeofday(&now, NULL);
+    int64_t tenths = (int64_t)now.tv_sec * 10 + now.tv_usec / 100000;
     return atomic_exchange(&last, tenths) != tenths && bce_python_interrupted(nothing);
 }
 """

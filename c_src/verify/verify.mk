@@ -70,7 +70,7 @@ verify-neon:
 	@$(QEMU) $(VERIFY)/quick_error_aarch64 100003
 	@c_src/verify/same_bits.sh $(VERIFY) "$(CC) -O2" "$(CROSS) -O2 -static" "$(CROSS) -O3 -ffp-contract=fast -static"
 
-# Beside the core's own tests, the R package's DLL must compile and link.
+# Beside the core's own tests, R's DLL and Python's must compile and link.
 verify-windows: export WINEDEBUG = -all
 verify-windows:
 	@mkdir -p $(VERIFY)
@@ -81,3 +81,4 @@ verify-windows:
 	@c_src/verify/same_bits.sh $(VERIFY) "$(CC) -O2" "$(MINGW) -O2 -static" "$(MINGW) -O0 -static" \
 		"$(MINGW) -O3 -march=haswell -ffp-contract=fast -static"
 	@c_src/verify/r_dll.sh $(VERIFY) "$(MINGW) -O2 -Wall"
+	@c_src/verify/python_dll.sh $(abspath $(VERIFY)) $(MINGW) $(abspath $(VENV)/bin/python)
