@@ -68,7 +68,9 @@ test-python: setup
 	$(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m "$${without# and }"
 
 test-r: setup
-	@if grep -qx r $(VENV)/system; then \
+	@if ! grep -qx testthat $(VENV)/test-system; then \
+		echo "Not installed, so the R package's own tests do not run: testthat"; \
+	elif grep -qx r $(VENV)/system; then \
 		NOT_CRAN=true R_LIBS=$(abspath $(R_LIBRARY)) Rscript -e 'testthat::test_dir("r_compat/tests/testthat", package = "bcebridge", load_package = "installed", stop_on_failure = TRUE)'; \
 	fi
 

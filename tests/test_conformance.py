@@ -262,6 +262,8 @@ def test_the_example_in_c(tmp_path):
 
 @pytest.mark.r
 def test_the_example_in_r(tmp_path):
+    if subprocess.run(["Rscript", "-e", 'quit(status = !requireNamespace("jsonlite", quietly = TRUE))']).returncode != 0:
+        pytest.skip("the example needs R's package jsonlite")
     (tmp_path / "answer.R").write_text(block("r"))
     code, result = conformance(tmp_path, f"Rscript {tmp_path / 'answer.R'}")
     assert code == 0 and set(result["quantities"]) == {"none", "mean", "sum", "grad_sum"}

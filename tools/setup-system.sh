@@ -3,7 +3,7 @@
 # Prints the name of each part that is there, one a line; without the others everything else still works. R packages go into
 # the R library given as $1. What is wanted is $2:
 #   crosscheck  "r": R, and the R package of this repository
-#   test        "mpfr" and "chromium"; and, if there is R, what the R package's tests need
+#   test        "mpfr" and "chromium"; and, if there is R, "testthat", with what else the R package's tests use
 #   check       "r", and what R CMD check --as-cran needs
 set -eu
 library=$1
@@ -40,12 +40,18 @@ missing_r_packages() {
     fi
 }
 
+has_testthat() {
+    has_r && case " $(missing_r_packages)" in *" testthat "*) false ;; esac
+}
+
 # Install the Debian packages $2 or, with Homebrew, the formulas $1. Fails where neither can be done.
 install() {
     if command -v apt-get >/dev/null && as_root true 2>/dev/null; then
         echo "Installing $2 with apt-get" >&2
         as_root apt-get update -qq >&2
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $2 >&2
+        # A machine that has just been started may be upgrading itself, and holds apt's lock.
+        as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=600 $2 >&2
     elif command -v brew >/dev/null && [ -n "$1" ]; then
         echo "Installing $1 with Homebrew" >&2
         brew install $1 >&2
@@ -80,11 +86,11 @@ fi
 if [ -n "$(missing_r_packages)" ]; then
     install "" "$(printf 'r-cran-%s ' $cran)" || true
     # Without the others all but their own tests run.
-    case " $(missing_r_packages)" in
-    *" testthat "*) Rscript -e 'install.packages("testthat", lib = commandArgs(TRUE)[1])' "$library" >&2 || true ;;
-    esac
+    if ! has_testthat; then Rscript -e 'install.packages("testthat", lib = commandArgs(TRUE)[1])' "$library" >&2 || true; fi
 fi
 if [ "$2" = test ]; then
+    has_r && { has_testthat || without "R's package testthat is" r-cran-testthat "install.packages(\"testthat\") in R"; }
+    if has_testthat; then echo testthat; fi
     has_mpfr || install mpfr libmpfr-dev || without "GNU MPFR is" libmpfr-dev "brew install mpfr"
     if has_mpfr; then echo mpfr; fi
     has_chromium || install "" chromium || without "Chromium is" chromium "a chromium or google-chrome on the PATH"
