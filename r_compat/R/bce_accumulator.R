@@ -74,6 +74,7 @@ accumulator_methods <- list(
       call <- sys.call()
       label_smoothing <- check_label_smoothing(label_smoothing, call)
       o <- check_operands(input, target, weight, pos_weight, call)
+      refuse_na(o, call)
       part <- .Call(C_accumulator_part, o$input, o$target, o$weight, o$pos_weight, label_smoothing)
       add_state(x, answer(part, call), call)
     }

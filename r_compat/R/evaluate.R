@@ -4,12 +4,16 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
   reduction <- match_reduction(reduction, call)
   pass_na <- match_na_action(na.action, call)
   label_smoothing <- check_label_smoothing(label_smoothing, call)
-  if (!curvature && (is_tensor(input) || is_tensor(target))) {
-    if (pass_na) abort(call, "na.action is na.pass, wants na.fail beside tensors, which have NaN but no NA")
-    return(evaluate_tensors(list(input, target, weight, pos_weight), reduction, gradient, label_smoothing, call))
+  o <- list(input = input, target = target, weight = weight, pos_weight = pos_weight)
+  # Quick for what is used most, in which there is nothing to check.
+  doubles <- is.double(input) && is.double(target) && is.null(weight) && is.null(pos_weight)
+  if (!doubles || is.object(input) || is.object(target)) {
+    if (!curvature && (is_tensor(input) || is_tensor(target))) {
+      if (pass_na) abort(call, "na.action is na.pass, wants na.fail beside tensors, which have NaN but no NA")
+      return(evaluate_tensors(o, reduction, gradient, label_smoothing, call))
+    }
+    o <- check_operands(input, target, weight, pos_weight, call, pass_na)
   }
-  doubles <- c(is.double(input), is.double(target), is.double(weight), is.double(pos_weight))
-  o <- check_operands(input, target, weight, pos_weight, call, if (!pass_na) c("integer", "logical"))
   result <- answer(
     if (curvature) {
       .Call(C_curvature, o$input, o$target, o$weight, o$pos_weight, label_smoothing, reduction)
@@ -21,20 +25,20 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
   # An NA among doubles has made the result NaN, unless there is no element to show it.
   suspect <- anyNA(result) || length(input) == 0
   if (!pass_na) {
-    for (name in names(o)[doubles & suspect]) check_na(o[[name]], name, call)
-  } else if (any(vapply(o[!doubles | suspect], anyNA, NA))) {
+    if (suspect) refuse_na(o, call)
+  } else if (any(vapply(if (suspect) o else Filter(Negate(is.double), o), anyNA, NA))) {
     result <- mark_na(result, where_na(o))
   }
   result
 }
 
-# The operands as the core takes them.
-check_operands <- function(input, target, weight, pos_weight, call, refuse_na = number_types) {
-  check_operand(input, "input", call, refuse_na)
+# The operands as the core takes them. Their doubles may hold NA: the result shows that.
+check_operands <- function(input, target, weight, pos_weight, call, pass_na = FALSE) {
+  check_operand(input, "input", call, !pass_na && !is.double(input))
   if (!is.double(input)) storage.mode(input) <- "double"
-  check_operand(target, "target", call, refuse_na)
-  if (!is.null(weight)) check_operand(weight, "weight", call, refuse_na)
-  if (!is.null(pos_weight)) check_operand(pos_weight, "pos_weight", call, refuse_na)
+  check_operand(target, "target", call, !pass_na && !is.double(target))
+  if (!is.null(weight)) check_operand(weight, "weight", call, !pass_na && !is.double(weight))
+  if (!is.null(pos_weight)) check_operand(pos_weight, "pos_weight", call, !pass_na && !is.double(pos_weight))
   list(input = input, target = target, weight = weight, pos_weight = pos_weight)
 }
 
@@ -52,10 +56,12 @@ answer <- function(result, call) {
   result
 }
 
+reductions <- c("mean", "sum", "none")
+
 # As R torch: matched when the loss is called, in part or in full, NULL being the first choice.
 match_reduction <- function(reduction, call) {
-  reductions <- c("mean", "sum", "none")
-  if (is.character(reduction) && length(reduction) == 1 && reduction %in% reductions) return(reduction)
+  if (is.null(reduction) || identical(reduction, reductions)) return("mean")
+  for (name in reductions) if (identical(reduction, name)) return(name)
   tryCatch(
     match.arg(reduction, reductions),
     error = function(e) abort(call, "reduction is ", deparse(reduction, nlines = 1), ": ", conditionMessage(e))

@@ -1,7 +1,10 @@
 # NaN is a result of arithmetic and is computed through; NA is a value that is not there.
 is_na <- function(x) is.na(x) & !is.nan(x)
 
+refuse_na <- function(operands, call) for (name in names(operands)) check_na(operands[[name]], name, call)
+
 check_na <- function(x, name, call) {
+  if (!anyNA(x)) return()
   first <- which(is_na(x))[1]
   if (!is.na(first)) {
     at <- paste(if (is.null(dim(x))) first else arrayInd(first, dim(x)), collapse = ", ")

@@ -10,19 +10,17 @@ fixes <- c(
   raw = "use as.integer()"
 )
 
-number_types <- c("double", "integer", "logical")
-
-# x, if it is numbers and, where its type is one of refuse_na, none of them is NA. An object is refused whatever its type, since
+# x, if it is numbers and, where that is wanted, none of them is NA. An object is refused whatever its type, since
 # its class may give the numbers another meaning: integer64 holds integers in the bits of doubles, a factor the positions of its
 # levels.
-check_operand <- function(x, name, call, refuse_na = number_types) {
+check_operand <- function(x, name, call, refuse_na = TRUE) {
   if (is.object(x) || !is.numeric(x) && !is.logical(x)) {
     kinds <- if (is.object(x)) class(x) else typeof(x)
     got <- if (is.object(x)) paste("of class", kinds[[1]]) else if (is.null(x)) "NULL" else paste("of type", kinds)
     fix <- c(fixes[kinds[kinds %in% names(fixes)]], if (is.object(x)) "use as.numeric() if its numbers are meant")
     abort(call, name, " is ", got, ", wants a numeric vector, matrix or array", if (length(fix)) paste0(": ", fix[[1]]))
   }
-  if (typeof(x) %in% refuse_na && anyNA(x)) check_na(x, name, call)
+  if (refuse_na) check_na(x, name, call)
   if (name == "input" && is.logical(x)) {
     abort(call, "input is of type logical, wants numeric logits: are input and target the wrong way round?")
   }

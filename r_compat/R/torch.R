@@ -95,7 +95,6 @@ cast_by_autocast <- function(input, target) {
 
 # R's numbers are exact as doubles on the CPU; the targets' dtype is the loss's, and so theirs is the input's.
 as_tensors <- function(operands, call) {
-  names(operands) <- operand_names
   optional <- c(FALSE, FALSE, TRUE, TRUE)
   numbers <- !vapply(operands, is_tensor, NA) & !(optional & vapply(operands, is.null, NA))
   if (!any(numbers)) return(operands)
