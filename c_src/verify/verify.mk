@@ -75,7 +75,7 @@ verify-windows: export WINEDEBUG = -all
 verify-windows:
 	@mkdir -p $(VERIFY)
 	@$(call links,$(MINGW) -static) && command -v wine >/dev/null || { \
-		echo "make verify-windows needs $(MINGW) and wine (Debian, Ubuntu: apt-get install gcc-mingw-w64-x86-64-posix wine64 wine)" >&2; exit 1; }
+		echo "make verify-windows needs $(MINGW) and wine (Debian, Ubuntu: apt-get install g++-mingw-w64-x86-64-posix wine64 wine)" >&2; exit 1; }
 	@$(MINGW) -O2 -static -Wall -Wextra $(wildcard c_src/verify/test_*.c) $(VERIFY_CORE) -lm -pthread -o $(VERIFY)/test_core.exe
 	@wine $(VERIFY)/test_core.exe
 	@c_src/verify/same_bits.sh $(VERIFY) "$(CC) -O2" "$(MINGW) -O2 -static" "$(MINGW) -O0 -static" \

@@ -24,12 +24,12 @@
 #'
 #' @section Where it is computed:
 #' CPU tensors are computed by this package, with the same bits as R's numbers, rounded once to the dtype of the result.
-#' They are read where they lie; a tensor that does not begin where its storage does, such as a row of a matrix, is
-#' copied. Tensors on other devices, and all under `torch::jit_trace()`, go to torch's own operation. Under
+#' They are read where they lie. Tensors on other devices, and all under `torch::jit_trace()`, go to torch's own operation. Under
 #' `torch::with_autocast()` half precision is computed in float, as torch does. The number of threads is that of
 #' [bce_num_threads()]; `torch::torch_set_num_threads()` has no part in it.
 #'
-#' For speed, tensors are read by functions that torch does not export, if those answer as they should; else by exported ones.
+#' For speed, tensors are read, made and connected to their gradients by torch's library lantern, if what the package tries when
+#' torch is first used answers as it should; else by torch's exported functions, which take several times as long.
 #'
 #' @name bcebridge-torch
 #' @examplesIf requireNamespace("torch", quietly = TRUE) && torch::torch_is_installed()
@@ -46,6 +46,11 @@ operand_names <- c("input", "target", "weight", "pos_weight")
 # The loss of tensors, of which at least one is input or target; R's numbers beside them become tensors.
 evaluate_tensors <- function(operands, reduction, gradient, label_smoothing, call) {
   operands <- as_tensors(operands, call)
+  if (lantern() && !tracing()) {
+    o <- operands
+    result <- loss_by_lantern(o$input, o$target, o$weight, o$pos_weight, reduction, gradient, label_smoothing)
+    if (!is.null(result)) return(answer(result, call))
+  }
   described <- lapply(operands, describe)
   if (is.list(described$input) && !length(described$input$shape)) {
     weights <- c("weight", "pos_weight")[!vapply(operands[3:4], is.null, NA)]
@@ -143,6 +148,32 @@ torch_loss <- function(operands, reduction, gradient, label_smoothing) {
   structure(loss$detach(), gradient = torch::autograd_grad(loss$sum(), input)[[1]]$detach())
 }
 
+core_dtypes <- c(floating_dtypes, "Long", "Int", "Short", "Char", "Byte", "Bool")
+
+# What C_tensors reads, in this order: the tensor or a copy of it, kept alive, its address, dtype, shape and strides, NULL if it
+# is contiguous; and whether it requires a gradient. Or, where the core cannot read it, why. NULL is no tensor.
+describe <- function(tensor) {
+  if (is.null(tensor)) return(NULL)
+  dtype <- as.character(tensor$dtype)
+  if (tensor$device$type != "cpu" || tensor$is_sparse()) return("not in the CPU's memory")
+  if (!dtype %in% core_dtypes) return(dtype)
+  requires_grad <- tensor$requires_grad
+  tensor <- at_origin(tensor$detach())
+  list(
+    tensor = tensor, address = tensor$storage()$data_ptr(), dtype = dtype, shape = as.double(tensor$shape),
+    strides = if (!tensor$is_contiguous()) as.double(unlist(tensor$stride())), requires_grad = requires_grad
+  )
+}
+
+# The tensor, or a copy, that begins where its storage does: torch tells the address of the storage alone. No sign is pending.
+at_origin <- function(tensor) {
+  tensor <- tensor$resolve_neg()
+  if (tensor$is_set_to(tensor$as_strided(tensor$shape, tensor$stride(), 0))) tensor else tensor$clone()
+}
+
+# torch has no public test of that; a new tensor shows it.
+grad_enabled <- function() torch::torch_zeros(1, requires_grad = TRUE)$neg()$requires_grad
+
 derivative_names <- c(input = "gradient", target = "d_targets", weight = "d_weight", pos_weight = "d_pos_weight")
 
 # The results of these names, computed by the core from described operands: a list of tensors. The loss has the target's layout
@@ -152,12 +183,12 @@ core <- function(described, names, reduction, label_smoothing, call) {
   input <- described$input
   target <- described$target
   dtype <- if (target$dtype %in% floating_dtypes) target$dtype else input$dtype
-  like <- function(operand, dtype) describe_new(empty_like(operand, dtype), dtype, operand)
+  like <- function(operand, dtype) describe(empty_like(operand, dtype))
   wanted <- vector("list", 1 + length(derivative_names))
   names(wanted) <- c("loss", derivative_names)
   for (name in names) {
     wanted[[name]] <- switch(name,
-      loss = if (reduction == "none") like(target, dtype) else describe_new(empty_scalar(dtype), dtype),
+      loss = if (reduction == "none") like(target, dtype) else describe(torch::torch_scalar_tensor(0, dtype = torch_dtypes(dtype))),
       gradient = like(input, input$dtype),
       d_targets = like(target, target$dtype),
       like(input, "Double")
@@ -165,14 +196,6 @@ core <- function(described, names, reduction, label_smoothing, call) {
   }
   answer(.Call(C_tensors, unname(described), label_smoothing, reduction, unname(wanted)), call)
   lapply(wanted[names], function(result) result$tensor)
-}
-
-# Of a new tensor, which is contiguous if what it is like is.
-describe_new <- function(tensor, dtype, like = list(shape = numeric())) {
-  f <- internals()
-  if (is.null(f) || !is.null(like$strides)) return(describe(tensor))
-  address <- f$cpp_Storage_data_ptr(f$cpp_Tensor_storage(tensor))
-  list(tensor = tensor, address = address, dtype = dtype, shape = like$shape, strides = NULL)
 }
 
 torch_dtypes <- function(name) {
@@ -192,51 +215,44 @@ empty_like <- function(described, dtype) {
   }
 }
 
-# Making a tensor like another is faster than making it of a number.
-empty_scalar <- local({
-  scalars <- list()
-  function(dtype) {
-    if (is.null(scalars[[dtype]])) scalars[[dtype]] <<- torch::torch_scalar_tensor(0, dtype = torch_dtypes(dtype))
-    torch::torch_empty_like(scalars[[dtype]])
-  }
-})
-
-# Loss and gradient in one pass; the gradient is kept for backward().
+# Loss and gradient in one pass.
 differentiable_loss <- function(operands, described, needs, reduction, label_smoothing, call) {
   results <- core(described, c("loss", if (needs[["input"]]) "gradient"), reduction, label_smoothing, call)
-  backward <- backward_of(operands, described, needs, reduction, label_smoothing, results$gradient)
-  connect(operands, needs, results$loss, backward)
+  connected <- connect(names(which(needs)), results$loss, results$gradient, reduction, label_smoothing)
+  do.call(connected, operands)
 }
 
-# What backward() calls with the gradient that comes in: the gradients in those operands that need one. It must not hold the
-# loss, which holds it.
-backward_of <- function(operands, described, needs, reduction, label_smoothing, gradient) {
-  for (argument in list(operands, described, needs, reduction, label_smoothing, gradient)) force(argument)
-  versions <- lapply(operands, version_of)
-  function(grad_output) {
-    again <- !identical(lapply(operands, version_of), versions)
-    if (again && (is.null(gradient) || !identical(names(which(needs)), "input") || creating_graph())) {
-      abort(NULL, "an operand of the loss, needed for its gradient, has been modified by an inplace operation since")
+# The loss as a function of the operands, of which those of these names need a gradient.
+connect <- function(names, loss, gradient, reduction, label_smoothing) {
+  for (argument in list(names, gradient, reduction, label_smoothing)) force(argument)
+  torch::autograd_function(
+    forward = function(ctx, input, target, weight, pos_weight) {
+      ctx$save_for_backward(input = input, target = target, weight = weight, pos_weight = pos_weight)
+      # It must not be held by what it holds.
+      result <- loss
+      loss <<- NULL
+      result
+    },
+    backward = function(ctx, grad_output) {
+      create_graph <- creating_graph()
+      # Reading them, torch refuses operands that have been changed in place since.
+      operands <- ctx$saved_variables
+      gradients <- lapply(names, function(name) {
+        slope <- if (name == "input" && !create_graph) gradient
+        gradient_in(name, operands, grad_output, reduction, label_smoothing, create_graph, slope)
+      })
+      stats::setNames(gradients, names)
     }
-    if (creating_graph()) {
-      return(lapply(operand_names[needs], connected_gradient, operands, grad_output, reduction, label_smoothing))
-    }
-    one <- reduction != "none" && grad_output$item() == 1
-    lapply(operand_names[needs], function(name) {
-      slope <- if (name == "input") gradient
-      # It is the user's from now on, who may change it.
-      if (name == "input") gradient <<- NULL
-      if (is.null(slope)) slope <- core(described, derivative_names[[name]], reduction, label_smoothing, NULL)[[1]]
-      if (one && name == "input") return(slope)
-      (slope * grad_output)$sum_to_size(operands[[name]]$shape)$to(dtype = operands[[name]]$dtype)
-    })
+  )
+}
+
+# The gradient in the operand of that name, itself a function of the operands if a graph is to be created.
+gradient_in <- function(name, operands, grad_output, reduction, label_smoothing, create_graph, slope = NULL) {
+  if (create_graph) {
+    slope <- do.call(derivative(name, reduction, label_smoothing), operands)
+  } else if (is.null(slope)) {
+    slope <- core(lapply(operands, describe), derivative_names[[name]], reduction, label_smoothing, NULL)[[1]]
   }
-}
-
-# The same as a function of the operands.
-connected_gradient <- function(name, operands, grad_output, reduction, label_smoothing) {
-  slope <- derivative(name, reduction, label_smoothing)
-  slope <- slope(operands$input, operands$target, operands$weight, operands$pos_weight)
   (slope * grad_output)$sum_to_size(operands[[name]]$shape)$to(dtype = operands[[name]]$dtype)
 }
 

@@ -19,6 +19,7 @@
 #include <R_ext/Visibility.h>
 
 #include "bce.h"
+#include "bcebridge.h"
 
 static void describe_data(SEXP x, bce_array *array)
 {
@@ -91,7 +92,7 @@ static SEXP alloc_like(SEXP x)
     return result;
 }
 
-static bce_reduction reduction_of(SEXP name)
+bce_reduction reduction_of(SEXP name)
 {
     const char *text = CHAR(Rf_asChar(name));
     return strcmp(text, "none") == 0 ? BCE_NONE : strcmp(text, "sum") == 0 ? BCE_SUM : BCE_MEAN;
@@ -151,15 +152,20 @@ static int interrupted(void *argument)
     return 0;
 }
 
-/* bce_evaluate, that the user can interrupt. */
-static bce_status compute(bce_arguments *arguments, const bce_results *results, char *message)
+bce_status compute_until_interrupted(bce_arguments *arguments, const bce_results *results, SEXP token, char *message)
 {
-    unwinding u = {.token = PROTECT(R_MakeUnwindCont())};
+    unwinding u = {.token = token};
     arguments->interrupted = interrupted;
     arguments->interrupted_argument = &u;
-    bce_status status = bce_evaluate(arguments, results, message);
+    return bce_evaluate(arguments, results, message);
+}
+
+static bce_status compute(bce_arguments *arguments, const bce_results *results, char *message)
+{
+    SEXP token = PROTECT(R_MakeUnwindCont());
+    bce_status status = compute_until_interrupted(arguments, results, token, message);
     if (status == BCE_INTERRUPTED)
-        R_ContinueUnwind(u.token);
+        R_ContinueUnwind(token);
     UNPROTECT(1);
     return status;
 }
@@ -410,6 +416,12 @@ static const R_CallMethodDef call_methods[] = {
     {"num_threads", (DL_FUNC)&num_threads, 1},
     {"max_threads", (DL_FUNC)&max_threads, 0},
     {"build_info", (DL_FUNC)&build_info, 0},
+    {"lantern_names", (DL_FUNC)&lantern_names, 0},
+    {"lantern_open", (DL_FUNC)&lantern_open, 2},
+    {"lantern_loss", (DL_FUNC)&lantern_loss, 7},
+    {"lantern_set_callback", (DL_FUNC)&lantern_set_callback, 1},
+    {"lantern_request", (DL_FUNC)&lantern_request, 0},
+    {"lantern_reply", (DL_FUNC)&lantern_reply, 1},
     {NULL, NULL, 0},
 };
 
