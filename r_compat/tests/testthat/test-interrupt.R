@@ -1,7 +1,8 @@
 # A real SIGINT in the middle of one long call of an R of its own. It answers, for the loss and for the accumulator, whether
 # it was interrupted before nine tenths of the time of a whole call, and nothing was counted; and afterwards what a call gives
 # and how many threads run.
-# On a loaded machine the signal may come late: it is waited for where it is caught, and sent again.
+# On a loaded machine the signal may come late, and is lost if it comes before system() has returned, which ignores it: it is
+# waited for where it is caught, and sent again.
 # Catches a call that cannot be interrupted, threads or memory that are left behind, and a process that does not live on.
 code <- c(
   "x <- rnorm(5e6)",
@@ -19,7 +20,7 @@ code <- c(
   "    count <- total$count()",
   "    start <- proc.time()[[3]]",
   "    outcome <- tryCatch(",
-  "      { interrupt(whole / 4); f(); Sys.sleep(60) },",
+  "      { interrupt(whole / 4); f(); Sys.sleep(20); 'lost' },",
   "      interrupt = function(condition) if (proc.time()[[3]] - start < 0.9 * whole) 'interrupted' else 'late'",
   "    )",
   "    if (outcome == 'interrupted' && total$count() == count) break",
@@ -34,13 +35,13 @@ code <- c(
   "  seen <- FALSE",
   "  count <- total$count()",
   "  withCallingHandlers(",
-  "    { interrupt(whole / 4); f(); during <- seen; while (!seen) Sys.sleep(0.1) },",
+  "    { interrupt(whole / 4); f(); during <- seen; for (i in 1:200) if (!seen) Sys.sleep(0.1) },",
   "    interrupt = function(condition) { seen <<- TRUE; invokeRestart('resume') }",
   "  )",
   "  if (during) break",
   "}",
   "cat(during, total$count() - count, '\\n')",
-  "tryCatch({ interrupt(whole / 4); f(); Sys.sleep(60) }, finally = cat('last words\\n'))",
+  "tryCatch(repeat { interrupt(whole / 4); f(); Sys.sleep(20) }, finally = cat('last words\\n'))",
   "cat('not reached\\n')"
 )
 
