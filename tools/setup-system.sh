@@ -10,8 +10,8 @@ library=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
 cran=
 case $2 in
-test) cran="testthat bit64 tibble" ;;
-check) cran="testthat bit64 tibble knitr rmarkdown roxygen2" ;;
+test) cran="testthat bit64 tibble reticulate" ;;
+check) cran="testthat bit64 tibble knitr rmarkdown roxygen2 pkgdown" ;;
 esac
 
 as_root() {

@@ -8,11 +8,14 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
   # Quick for what is used most, in which there is nothing to check.
   doubles <- is.double(input) && is.double(target) && is.null(weight) && is.null(pos_weight)
   if (!doubles || is.object(input) || is.object(target)) {
+    for (name in names(o)) if (is_python(o[[name]])) o[[name]] <- from_python(o[[name]], name, call)
+    input <- o$input
+    target <- o$target
     if (!curvature && (is_tensor(input) || is_tensor(target))) {
       if (pass_na) abort(call, "na.action is na.pass, wants na.fail beside tensors, which have NaN but no NA")
       return(evaluate_tensors(o, reduction, gradient, label_smoothing, call))
     }
-    o <- check_operands(input, target, weight, pos_weight, call, pass_na)
+    o <- check_operands(input, target, o$weight, o$pos_weight, call, pass_na)
   }
   result <- answer(
     if (curvature) {

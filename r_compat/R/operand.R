@@ -27,3 +27,19 @@ check_operand <- function(x, name, call, refuse_na = TRUE) {
   x
 }
 
+
+is_python <- function(x) is.object(x) && inherits(x, "python.builtin.object")
+
+# R's numbers of a NumPy array or of a tensor of torch in Python, which reticulate holds.
+from_python <- function(x, name, call) {
+  tryCatch(
+    {
+      # torch gives NumPy no bfloat16; doubles hold every number of the floating types.
+      if (inherits(x, "torch.Tensor")) x <- x$detach()$cpu()$double()$numpy()
+      reticulate::py_to_r(x)
+    },
+    error = function(e) {
+      abort(call, name, " is a Python object of class ", class(x)[[1]], ", which does not become numbers: ", conditionMessage(e))
+    }
+  )
+}
