@@ -1,6 +1,7 @@
 #!/bin/sh
 # Build the R package and check it as CRAN does, in the directory $1, which is made anew. Fails unless the status is OK,
-# DESCRIPTION, NAMESPACE and man/ are what roxygen2 makes of the sources, and the compiled code exports its R_init alone.
+# DESCRIPTION, NAMESPACE and man/ are what roxygen2 makes of the sources, the compiled code exports its R_init alone, and pkgdown
+# renders the reference, into $1/site, with every topic in its index.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 rm -rf "$1"
@@ -34,10 +35,20 @@ _R_CHECK_CRAN_INCOMING_=false _R_CHECK_SYSTEM_CLOCK_=0 _R_CHECK_PACKAGE_DEPENDS_
     R CMD check --as-cran --no-manual bcebridge_*.tar.gz
 grep -qx 'Status: OK' bcebridge.Rcheck/00check.log
 if [ "$(uname -s)" = Linux ]; then
-    nm -D --defined-only bcebridge.Rcheck/bcebridge/libs/bcebridge.so >symbols
+    # The weak ones are templates of the C++ library, which every library that uses them exports.
+    nm -D --defined-only bcebridge.Rcheck/bcebridge/libs/bcebridge.so | grep -v ' [VWu] ' >symbols
     [ "$(sed 's/.* //' symbols)" = R_init_bcebridge ] || {
         echo "bcebridge.so exports more than R_init_bcebridge:" >&2
         cat symbols >&2
         exit 1
     }
 fi
+
+R CMD INSTALL --library="$library" bcebridge_*.tar.gz >install.log 2>&1 || { cat install.log >&2; exit 1; }
+Rscript - r_compat "$PWD/site" >site.log 2>&1 <<'EOF' || { cat site.log >&2; exit 1; }
+    paths <- commandArgs(TRUE)
+    options(pkgdown.internet = FALSE)
+    pkgdown::check_pkgdown(paths[[1]])
+    package <- pkgdown::as_pkgdown(paths[[1]], override = list(destination = paths[[2]]))
+    pkgdown::build_site(package, examples = FALSE, new_process = FALSE, install = FALSE, preview = FALSE)
+EOF
