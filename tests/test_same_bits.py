@@ -304,3 +304,20 @@ print(json.dumps(test_same_bits.r_and_python()))
     answers = [json.loads(run_python(code, BCE_BRIDGE_ISA=isa, BCE_BRIDGE_NUM_THREADS=str(n))) for isa, n in choices]
     assert [answer[:3] for answer in answers] == [[isa, n, n] for isa, n in choices]
     assert len({answer[3] for answer in answers}) == 1
+
+
+# Catches a NaN whose sign or payload depends on the instruction set.
+def test_every_nan_is_the_same():
+    names = ("loss", "gradient", "curvature", "d_targets", "d_weight", "d_pos_weight")
+    payload = np.array([0xFFF8000000000001], np.uint64).view(float)[0]
+    for dtype, unsigned in ((np.float64, np.uint64), (np.float32, np.uint32), (np.float16, np.uint16)):
+        usual = np.array([np.nan], dtype).view(unsigned)[0]
+        for isa in ISAS:
+            with chosen(isa):
+                for nan in (np.nan, -np.nan, payload):
+                    for position in range(4):
+                        operands = [np.full(70, number, dtype) for number in (1.5, 0.5, 2.0, 3.0)]
+                        operands[position][::7] = nan
+                        for array in core._evaluate(*operands, "none", 0.0, names):
+                            array = array[np.isnan(array)]
+                            assert (array.view(unsigned) == usual).all(), (dtype, isa, position)
