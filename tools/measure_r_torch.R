@@ -1,7 +1,7 @@
-# What the loss of tensors takes beside R torch's own: Rscript tools/measure_r_torch.R docs/r-torch.md
+# What the loss of tensors takes beside R torch's own: Rscript tools/measure_r_torch.R docs/performance.md
 #
 # Forward and backward of float32 tensors, and a training step of a small network, of both packages in turn in one process;
-# medians. Needs bcebridge and a torch that is installed.
+# medians, written between the lines of the page that name this file. Needs bcebridge and a torch that is installed.
 
 suppressMessages({
   library(torch)
@@ -63,19 +63,18 @@ for (threads in c(1, 2)) {
   rows <- c(rows, row("step of a network, batch of 128, Adam", threads, lapply(losses, training_step), 200))
 }
 
-writeLines(c(
-  "# R torch's tensors",
-  "",
-  "Written by `Rscript tools/measure_r_torch.R docs/r-torch.md`: float32 tensors, forward and backward, microseconds, medians of",
-  "both packages in turn in one process. The last column is ours over R torch's.",
-  "",
+table <- c(
   sprintf(
-    "R %s, torch %s (libtorch and its R package as installed there), bcebridge %s, instruction set %s, %d processors.",
-    getRversion(), packageVersion("torch"), packageVersion("bcebridge"), .Call(bcebridge:::C_build_info)[[2]],
-    parallel::detectCores()
+    "R %s, torch %s (libtorch and its R package as installed there), bcebridge %s, %s, instruction set %s, %d processors.",
+    getRversion(), packageVersion("torch"), packageVersion("bcebridge"), R.version$platform,
+    .Call(bcebridge:::C_build_info)[[2]], parallel::detectCores()
   ),
   "",
   "| what | threads | bcebridge | R torch | ratio |",
   "| --- | ---: | ---: | ---: | ---: |",
   rows
-), page)
+)
+text <- readLines(page)
+begin <- grep("^<!-- begin: Rscript tools/measure_r_torch.R", text)
+end <- grep("^<!-- end -->", text)
+writeLines(c(text[seq_len(begin)], "", table, "", text[min(end[end > begin]):length(text)]), page)
