@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -560,6 +561,22 @@ def test_the_main_thread_keeps_its_signal_handlers():
     handler, before = signal.getsignal(signal.SIGINT), caught()
     r.version("r-nmath")
     assert signal.getsignal(signal.SIGINT) is handler and caught() == before
+
+
+@in_own_process
+def test_ctrl_c_in_r_is_a_keyboard_interrupt():
+    """Catches an interrupt that R loses, that ends as an error of R's, or that is still pending at the next call."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    r.install()
+    loops = "repeat s <- sqrt(2)", "Sys.sleep(600)", "repeat bce_with_logits(x, x)", "repeat try(Sys.sleep(600))"
+    for loop in loops:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            r.run(f"x <- rep(0.5, 1e6); {loop}")
+        assert time.monotonic() - start < 60, loop
+        assert r.run("list(a = 2)")["a"] == 2
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @in_own_process

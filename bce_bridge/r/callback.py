@@ -60,6 +60,7 @@ def _answer(input, target, weight, pos_weight, reduction, gradient, label_smooth
     An exception must not leave it: rpy2 would hand NULL to R in its place, and a bad pointer for an interrupt.
     """
     rinterface, _, _ = session.start()
+    session.in_callback = True
     try:
         # Views of R's memory, which the arguments keep alive.
         null = rinterface.RTYPES.NILSXP
@@ -72,6 +73,8 @@ def _answer(input, target, weight, pos_weight, reduction, gradient, label_smooth
         return rinterface.StrSexpVector([_in_terms_of_r(str(error))])
     except BaseException as error:
         return rinterface.StrSexpVector([f"{type(error).__name__}: {error}"])
+    finally:
+        session.in_callback = False
 
 
 def _in_core(operands, reduction, gradient, label_smoothing):

@@ -1,8 +1,10 @@
 # What Python's session.call() runs: a function of these files by its name, which returns a list of vectors. The first
-# element of the answer says what the others are: "value", "unavailable" (one text) or "error" (the message, and the call).
+# element of the answer says what the others are: "value", "unavailable" or "interrupted" (one text) or "error" (the message, and the
+# call).
 answer <- function(name, ...) {
   tryCatch(
     c(list("value"), get(name)(...)),
+    interrupt = function(condition) list("interrupted", "interrupted"),
     bce_bridge_unavailable = function(condition) list("unavailable", conditionMessage(condition)),
     error = function(condition) {
       call <- conditionCall(condition)

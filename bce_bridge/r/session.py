@@ -1,5 +1,6 @@
 """The embedded R: started once, called under one lock, with NumPy arrays and text in and out. Imports rpy2 when R is needed."""
 
+import contextlib
 import importlib.resources
 import os
 import shutil
@@ -149,12 +150,16 @@ def call(name, *arguments):
 
     Arguments are None, text, arrays or R objects (see to_r); the answers, one for each element of the list that it returns, are
     lists of str or flat float64 arrays in R's element order. Raises RError, and NotAvailable where the R function signals it.
+    In the main thread a signal that raises in Python, as Ctrl-C does, interrupts R and raises.
     """
     rinterface, lock, functions = start()
-    with lock:
+    with lock, interruptible():
         outcome, answers = _call(rinterface, functions, name, arguments)
     if outcome == "value":
         return answers
+    if outcome == "interrupted":
+        # R takes the signal itself where it waits, as in Sys.sleep().
+        signal.raise_signal(signal.SIGINT)
     if outcome == "unavailable":
         raise NotAvailable(answers[0])
     raise RError(*answers)
@@ -167,6 +172,49 @@ def run(source):
     """
     names, *columns = call("run", source)
     return dict(zip(names, columns, strict=True))
+
+
+# Whether R is calling Python, where an exception may be raised: it reaches R, and not the user, from elsewhere.
+in_callback = False
+
+
+@contextlib.contextmanager
+def interruptible():
+    """While R runs, a signal's handler of Python runs only where R looks for events: what it raises there interrupts R, and is
+    raised when R has returned, whatever R made of the interruption."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    raised = None
+
+    def handle(number, frame):
+        nonlocal raised
+        try:
+            handler(number, frame)
+        except BaseException as error:
+            raised = error
+            _set_interrupted(1)
+            if in_callback:
+                raise
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    except BaseException:
+        if raised is None:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if raised is not None:
+        _set_interrupted(0)
+        raise raised.with_traceback(None)
+
+
+def _set_interrupted(value):
+    from rpy2.rinterface_lib import openrlib
+
+    setattr(openrlib.rlib, "UserBreak" if os.name == "nt" else "R_interrupts_pending", value)
 
 
 def _call(rinterface, functions, name, arguments):
