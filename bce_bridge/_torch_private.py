@@ -37,6 +37,13 @@ if _find("autograd.forward_ad._current_level") is None:
 _tracing = torch.jit.is_tracing
 
 
+def constant_when_compiled(function):
+    """What torch.compiler.assume_constant_result marks a function with. That imports the compiler, which takes a second, and
+    which torch 2.7 cannot do under torch.device("meta"). Absent: the compiler traces the function, or leaves it to eager."""
+    function._dynamo_marked_constant = True
+    return function
+
+
 def transforming():
     """Whether torch.func or forward-mode differentiation is at work."""
     return _transforms_active() or _levels._current_level >= 0

@@ -149,7 +149,7 @@ def _smoothing(value):
     return float(value)
 
 
-@torch.compiler.assume_constant_result  # nothing to trace; torch 2.11 would trace into a cached function all the same
+@_torch_private.constant_when_compiled  # nothing to trace; torch 2.11 would trace into a cached function all the same
 def _triton_problem(device):
     """Why the CUDA kernels do not serve on this device, or None."""
     return _find_triton_problem(device)

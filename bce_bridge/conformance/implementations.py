@@ -135,7 +135,10 @@ class Libtorch(Torch):
     def cpu_capability(self):
         import torch
 
-        return torch.backends.cpu.get_cpu_capability() if self.device == "cpu" else None
+        if self.device != "cpu":
+            return None
+        capability = torch.backends.cpu.get_cpu_capability()
+        return "DEFAULT" if capability == "NO AVX" else capability  # its name in torch 2.7
 
 
 class Aten(Libtorch):
