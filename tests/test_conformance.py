@@ -141,6 +141,7 @@ def test_ways_to_answer(code):
         (LOOP + "answer(case, unsupported='all')", "0 cases passed at 4 ULP, 14 unsupported"),
         (LOOP + "right(case)\nsys.exit(3)", "PROBLEM ended with status 3"),
         (LOOP + "sys.exit('no licence')", "  no licence"),
+        (LOOP + "sys.exit('\\x1b[2Jcleared \\u202e')", "  \\x1b[2Jcleared \\u202e"),
         ("import os; os.kill(os.getpid(), 9)", "PROBLEM killed by signal 9 ("),
         (LOOP + "right(case); print('hello')", "PROBLEM line 2 is no JSON: 'hello'"),
         (LOOP + "right(case); print('[' * 100000)", "PROBLEM line 2 is no JSON"),

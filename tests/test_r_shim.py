@@ -1,6 +1,7 @@
 """bce_bridge.r: R from Python and Python from R. Oracles: the core, bit for bit; base R; recorded answers of R torch."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from embedded_r import in_own_process, r_text, run_python
 
-from bce_bridge import core, r
+from bce_bridge import _abi, core, r
 from bce_bridge.conformance.cases import QUANTITIES, VECTORS, load_cases, load_recorded, read_recording
 from bce_bridge.r import process, session
 
@@ -193,7 +194,7 @@ def test_the_recorder_knows_libtorchs_code_path(capability):
     environment |= {"ATEN_CPU_CAPABILITY": capability} if capability else {}
     recorder = Path(__file__).parent.parent / "r_compat/inst/conformance/record.R"
     in_r = f"for (e in parse('{recorder}')) if (identical(e[[2]], quote(cpu_capability))) eval(e); cat(cpu_capability())"
-    in_python = "import torch; print(torch.backends.cpu.get_cpu_capability(), end='')"
+    in_python = "from bce_bridge.conformance.implementations import Aten; print(Aten().cpu_capability, end='')"
     commands = ["Rscript", "-e", in_r], [sys.executable, "-c", in_python]
     r_says, python_says = (subprocess.check_output(command, text=True, env=environment) for command in commands)
     assert r_says == python_says
@@ -286,9 +287,33 @@ def test_errors_of_r():
             r.run(source)
     with pytest.raises(r.RError, match="unexpected"):
         r.run("1 +")
+    with pytest.raises(ValueError, match="source holds a NUL character at 13,"):
+        r.run("list(a = 1)  \0 + 1")
     with pytest.raises(r.RError, match=r"must have the input's shape"):
         r.session.call("r-package", "mean", np.zeros(3), np.zeros(2), None, None)
     assert r.run("list(a = 1:2, b = TRUE + 0)")["a"].tolist() == [1.0, 2.0]
+
+
+@in_own_process
+def test_states_that_python_and_r_accept():
+    """Catches an accumulator's state that one of them takes and the other refuses: sums at and beyond the largest."""
+    rng, last = random.Random(5), _abi.PARTIAL_LIMBS - 1
+    largest = (2**53 - 1) << 2045
+    for finite in (0, 1, 2, 3, 1000, 2**40, 2**63 - 1, *(rng.getrandbits(63) for _ in range(20))):
+        bound = finite * largest
+        for total in (bound, bound + 1, bound - 1, bound + (1 << 2045), rng.randrange(bound + 2), rng.getrandbits(2100)):
+            for signed in (total, -total):
+                fields = [signed >> 32 * i & 0xFFFFFFFF for i in range(last)]
+                fields = np.array([*fields, signed >> 32 * last, finite, 0, 0, 0], np.int64)
+                try:
+                    core.Accumulator.from_array(fields)
+                    accepted = True
+                except ValueError:
+                    accepted = False
+                octets = ",".join(map(str, fields.astype("<i8").tobytes()))
+                accumulator = f"bcebridge::bce_accumulator(as.raw(c({octets})))"
+                got = r.run(f"list(a = tryCatch({{{accumulator}; 1}}, bce_bridge_error = function(e) 0))")
+                assert got["a"] == accepted == (abs(signed) <= bound), (finite, signed)
 
 
 @in_own_process
@@ -603,6 +628,7 @@ def test_a_process_of_its_own_may_die():
 
 FORK = """
 import os
+import random
 from bce_bridge.r import process
 ask = lambda: int(process.call("run", "list(x = Sys.getpid())")[1][0])
 of_parent = ask()

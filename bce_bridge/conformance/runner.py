@@ -356,11 +356,16 @@ def notes(result, most=10):
         yield f"... and {len(result.problems) - most} more problems"
     if result.stderr and not result.conforms:
         yield "The end of its standard error:"
-        yield from ("  " + line for line in result.stderr.splitlines()[-20:])
+        yield from ("  " + _printable(line) for line in result.stderr.splitlines()[-20:])
     missing = result.never_answered
     if missing and len(missing) < len(QUANTITIES):
         yield f"Never answered: {', '.join(missing)}."
     yield result.verdict
+
+
+def _printable(text):
+    """The text with what is not to be printed written as in a Python string: it must not clear or colour a terminal."""
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def as_json(result):

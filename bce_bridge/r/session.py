@@ -168,8 +168,11 @@ def call(name, *arguments):
 def run(source):
     """Run R source whose value is a named list of numeric vectors: a dict of float64 arrays by those names.
 
-    It runs in an environment of its own, whose parent is R's global one. Raises RError, and NotAvailable without rpy2 or R.
+    It runs in an environment of its own, whose parent is R's global one. Raises RError, NotAvailable without rpy2 or R, and
+    ValueError for a source that holds a NUL character.
     """
+    if "\0" in source:
+        raise ValueError(f"source holds a NUL character at {source.index(chr(0))}, where R would take it to end")
     names, *columns = call("run", source)
     return dict(zip(names, columns, strict=True))
 

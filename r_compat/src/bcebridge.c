@@ -221,7 +221,35 @@ static int64_t *field(bce_partial *partial, int i)
     return i < BCE_PARTIAL_LIMBS ? &partial->limbs[i] : numbers[i - BCE_PARTIAL_LIMBS];
 }
 
-/* Whether a sum of count float64 numbers can be this, in canonical form: the last limb counts units of 2^1070. */
+/* Whether a sum of as many finite numbers can be this. Each is at most (2^53 - 1) 2^971, which is (2^53 - 1) 2^2045 units; so the
+   units over 2^2045, rounded up, are counted. Of the last limb 18 bits are in use at most, and 117 bits of what is counted. */
+static bool is_sum_of(uint64_t finite, const bce_partial *partial)
+{
+    const int first = 2045 / 32, shift = 2045 % 32, last = BCE_PARTIAL_LIMBS - 1;
+    const bool negative = partial->limbs[last] < 0;
+    uint64_t carry = negative, high = 0, low = 0, rest = 0;
+    for (int i = 0; i <= last; i++) {
+        uint64_t digit = ((uint64_t)(negative ? ~partial->limbs[i] : partial->limbs[i]) & 0xffffffff) + carry;
+        int at = 32 * (i - first) - shift;
+        carry = digit >> 32;
+        digit &= 0xffffffff;
+        if (at < 0) {
+            rest |= i < first ? digit : digit << (64 - shift);
+            low |= i < first ? 0 : digit >> shift;
+        } else if (at < 64) {
+            low |= digit << at;
+            high |= at > 32 ? digit >> (64 - at) : 0;
+        } else {
+            high |= digit << (at - 64);
+        }
+    }
+    low += rest != 0;
+    high += rest != 0 && low == 0;
+    uint64_t most_low = (finite << 53) - finite, most_high = (finite >> 11) - ((finite << 53) < finite);
+    return high < most_high || (high == most_high && low <= most_low);
+}
+
+/* Whether count float64 numbers can have this sum, in canonical form: the last limb counts units of 2^1070. */
 static bool is_state(const bce_partial *partial)
 {
     int64_t last = partial->limbs[BCE_PARTIAL_LIMBS - 1], count = partial->count;
@@ -234,7 +262,7 @@ static bool is_state(const bce_partial *partial)
         fits = fits && special[i] >= 0 && special[i] <= count;
         count -= fits ? special[i] : 0;
     }
-    return fits;
+    return fits && is_sum_of((uint64_t)count, partial);
 }
 
 static bool partial_from(bce_partial *partial, SEXP state)

@@ -74,6 +74,23 @@ test_that("a refused update or merge adds nothing and names the argument", {
   expect_identical(conditionCall(tryCatch(a$update(1:2, 1), error = identity)), quote(a$update(1:2, 1)))
 })
 
+# Catches a sum that is larger than so many numbers can have, by one unit of 2^-1074, and a largest one that is refused.
+test_that("a state's sum is at most as many times the largest number", {
+  for (n in c(1, 3)) {
+    for (sign in c(1, -1)) {
+      # A loss of a weight times 1024 each, and one of 2^-1074.
+      x <- rep(1024, n)
+      w <- rep(sign * .Machine$double.xmax / 1024, n)
+      state <- as.raw(bce_accumulator()$update(x, 0 * x, w))
+      expect_identical(as.raw(bce_accumulator(state)), state)
+      beyond <- as.raw(bce_accumulator()$update(c(x, 1), c(0 * x, 0), c(w, sign * 2^-1074)))
+      count <- 8 * 68 + 1:8
+      beyond[count] <- state[count]
+      expect_match(refusal(bce_accumulator(beyond)), "state is no accumulator's state")
+    }
+  }
+})
+
 # Catches bytes from elsewhere being computed with: arithmetic on them could overflow.
 test_that("a state that no accumulator can have is refused", {
   state <- as.raw(whole)
