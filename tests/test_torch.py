@@ -492,3 +492,23 @@ def test_a_module_made_of_torchs_state():
     expected = module(torch.ones(2), torch.ones(2))
     module.__class__ = bce_bridge.BCEWithLogitsLoss
     torch.testing.assert_close(module(torch.ones(2), torch.ones(2)), expected)
+
+
+# Catches a gradient that a backward pass which failed after it has used up.
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_backward_pass_can_be_tried_again(reduction):
+    def refuse(*_):
+        raise RuntimeError("not now")
+
+    gradients = []
+    for loss_of in (bce_bridge.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits):
+        x, y = torch.tensor([0.5, -2.0, 3.0], requires_grad=True), torch.tensor([1.0, 0.25, 0.0])
+        loss = loss_of(x, y, reduction=reduction)
+        hook = loss.grad_fn.register_hook(refuse)
+        for retain_graph in (True, False):
+            with pytest.raises(RuntimeError, match="not now"):
+                loss.sum().backward(retain_graph=retain_graph)
+        hook.remove()
+        loss.sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients)
