@@ -78,13 +78,20 @@ namespace {
     X(void, variable_list_push_back, (void *list, void *tensor))                                                                 \
     X(int64_t, variable_list_size, (void *list))
 
+/* The message of a function that has failed, which has then returned 0; R torch's next function raises it. */
+#define LANTERN_ERRORS(X)                                                                                                        \
+    X(const char *, LastError, ())                                                                                               \
+    X(void, LastErrorClear, ())
+
 #define NAME(type, name, parameters) "_lantern_" #name,
+#define ERROR_NAME(type, name, parameters) "lantern" #name,
 #define VARIABLE(type, name, parameters) type(*lantern_##name) parameters;
 
-const char *const names[] = {LANTERN_FUNCTIONS(NAME)};
+const char *const names[] = {LANTERN_FUNCTIONS(NAME) LANTERN_ERRORS(ERROR_NAME)};
 const int number_of_names = sizeof names / sizeof *names;
 
 LANTERN_FUNCTIONS(VARIABLE)
+LANTERN_ERRORS(VARIABLE)
 
 /* As R torch passes tensors: its class XPtrTorchTensor is this pointer, to a tensor of libtorch. */
 struct handle {
@@ -133,7 +140,7 @@ struct settings {
 };
 const int SETTINGS = sizeof(settings) / sizeof(double), INPUT = 1;
 
-/* Of lantern: it keeps the message, which R torch's next function raises. */
+/* A function of lantern has failed. */
 struct failure {};
 
 /* A tensor that the core can read. */
@@ -213,7 +220,7 @@ bool describe(void *tensor, operand &o)
     }
     o.requires_grad = lantern_Tensor_requires_grad(tensor);
     o.array = {address_of(tensor, o.dtype), dtypes[o.dtype].core, static_cast<int>(ndim), o.shape.data(), o.strides.data()};
-    return o.array.data || !stride;
+    return (o.array.data || !stride) && !lantern_LastError();
 }
 
 /* A new tensor like that one. */
@@ -277,6 +284,8 @@ void *backward_in_r(void *saved, const settings &s, void *grad_output)
     request.create_graph = lantern_autograd_is_enabled();
     void *callback = request.callback;
     request.callback = nullptr; /* Function_apply() deletes it, and R makes another. */
+    if (!callback)
+        return nullptr;
     object nothing(lantern_Function_apply(list_of(inputs).get(), callback, nullptr), lantern_variable_list_delete);
     std::vector<handle> gradients;
     gradients.swap(request.gradients);
@@ -352,8 +361,10 @@ outcome evaluate(const SEXP *given, double label_smoothing, bce_reduction reduct
         if (TYPEOF(given[i]) != EXTPTRSXP || !Rf_inherits(given[i], "torch_tensor"))
             return not_here();
         operands[i].owned = from_r(given[i]);
-        if (!describe(operands[i].owned.tensor.get(), operands[i]))
+        if (!describe(operands[i].owned.tensor.get(), operands[i])) {
+            lantern_LastErrorClear(); /* The exported functions are to say what is wrong with the tensor. */
             return not_here();
+        }
         narrow = narrow || dtypes[operands[i].dtype].size == 2;
         any_needs = any_needs || operands[i].requires_grad;
         s.present += 1 << i;
@@ -416,6 +427,7 @@ SEXP lantern_open(SEXP addresses, SEXP templates)
     int i = 0;
 #define TAKE(type, name, parameters) take(lantern_##name, R_ExternalPtrAddrFn(VECTOR_ELT(addresses, i++)));
     LANTERN_FUNCTIONS(TAKE)
+    LANTERN_ERRORS(TAKE)
     void *made[DTYPES] = {lantern_Dtype_float32(), lantern_Dtype_float64(), lantern_Dtype_float16(), lantern_Dtype_bfloat16(),
                           lantern_Dtype_int64(),   lantern_Dtype_int32(),   lantern_Dtype_int16(),   lantern_Dtype_int8(),
                           lantern_Dtype_uint8(),   lantern_Dtype_bool()};
