@@ -77,6 +77,8 @@ static pair exp_minus(double a, int *k)
 
 double bce_times_exp_minus(double coefficient, double a)
 {
+    if (!(fabs(coefficient) <= DBL_MAX))
+        return coefficient;
     if (a > 4000.0 || coefficient == 0.0)
         return coefficient * 0.0;
     int k;

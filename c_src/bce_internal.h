@@ -93,7 +93,7 @@ bce_status bce_fail(char *message, bce_status status, const char *format, ...);
    NULL, or what to take for 1 - y. */
 void bce_accurate(double x, double y, const double *complement, double *loss, double *gradient);
 
-/* coefficient e^-a, rounded as one number, for a >= 0: where e^-a alone is subnormal or 0 the product need not be. */
+/* coefficient e^-a, rounded as one number, for a finite a >= 0: where e^-a alone is subnormal or 0 the product need not be. */
 double bce_times_exp_minus(double coefficient, double a);
 
 /* Round a number once to dtype, which is floating. */

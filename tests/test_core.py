@@ -57,6 +57,19 @@ def test_hard_labels_are_within_the_contract(label, dtype, bound):
     assert max(errors(gradient, gradients, dtype)) <= bound
 
 
+# Catches an infinite weight that is multiplied by an e^-|x| of 0, and a zero that does not silence it.
+def test_infinite_weights():
+    for x in (-1e4, -701.0, -1.0, 1.0, 701.0, 1e4):
+        for y in (0.0, 0.5, 1.0):
+            assert core.loss([x], [y], np.inf) == np.inf, (x, y)
+        loss, gradient = core.loss_and_grad([x], [0.0], 2.0, np.inf)
+        assert np.isfinite(loss) and np.isfinite(gradient[0]), x
+    for x in (-1e4, -701.0, 701.0, 1e4):
+        for y in (0.0, 1.0):
+            _, gradient = core.loss_and_grad([x], [y], np.inf)
+            assert gradient[0] == (np.inf if y == 0 else -np.inf), (x, y)
+
+
 # Catches a product that overflows before e^-x makes it small, also times a mantissa of up to the square root of 2.
 @pytest.mark.parametrize("label", [0.0, 0.25, 1.0])
 def test_largest_weights_in_the_tails(label):

@@ -197,7 +197,8 @@ def _times_exp_minus(coefficient, a, hi, lo, k):
     scaled = tl.where(exponent == 0x7FF, number, mantissa * power)
     # A subnormal number times 2^k is 0.
     scaled = tl.where(exponent == 0, number * 0.0, scaled)
-    return tl.where((a > 4000.0) | (coefficient == 0.0), coefficient * 0.0, scaled)
+    scaled = tl.where((a > 4000.0) | (coefficient == 0.0), coefficient * 0.0, scaled)
+    return tl.where(tl.abs(coefficient) < float("inf"), scaled, coefficient)
 
 
 @triton.jit
