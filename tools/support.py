@@ -1,7 +1,8 @@
 """Print the matrix's results as one Markdown table; with --write, put it between the markers in docs/support.md.
 
 Reads what the cells of noxfile.py left in the folders given, or in build/matrix: a .json with the versions and, of a cell that
-ran its tests, an .xml (JUnit's) with the counts. A folder is what one machine found. Cells that none has are named. Wants nox.
+ran its tests, an .xml (JUnit's) with the counts. A folder is what one machine found. Cells that none has keep the line that the
+page has of them, with its date, or are named. Wants nox.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs/support.md"
 COLUMNS = ("python", "R", "numpy", "cffi", "rpy2-rinterface", "torch", "triton")
 BEGIN, END = "<!-- begin: tools/support.py --write -->", "<!-- end -->"
 
@@ -36,10 +38,19 @@ def row(file):
     return [found["cell"], *versions, passed, failed, skipped, date, f"`{tests}`" if tests else ""]
 
 
+def identity(row):
+    """The cell and, where no Python is in it, R's version."""
+    return row[0], row[2] if not row[1] else ""
+
+
 def table(folders):
     """The lines of the table, of all folders."""
     headings = ["cell", *COLUMNS, "passed", "failed", "skipped", "date", "tests"]
     rows = [row(file) for folder in folders for file in sorted(Path(folder).glob("*.json"))]
+    new = {identity(row) for row in rows}
+    lines = PAGE.read_text().split(BEGIN)[1].split(END)[0].splitlines()
+    page = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if line.startswith("| ")]
+    rows += [row for row in page[2:] if row[-1] != "not run" and identity(row) not in new]
     listed = subprocess.run([sys.executable, "-m", "nox", "--list", "--json"], cwd=ROOT, capture_output=True, check=True)
     cells = [session["session"] for session in json.loads(listed.stdout)]
     rows += [
@@ -57,10 +68,9 @@ def main():
     lines = table(options.folders)
     print("\n".join(lines))
     if options.write:
-        page = ROOT / "docs/support.md"
-        before, rest = page.read_text().split(BEGIN)
+        before, rest = PAGE.read_text().split(BEGIN)
         machine = f"{platform.system()} {platform.machine()}"
-        page.write_text("\n".join([before + BEGIN, "", f"On {machine}:", "", *lines, "", END]) + rest.split(END)[1])
+        PAGE.write_text("\n".join([before + BEGIN, "", f"On {machine}:", "", *lines, "", END]) + rest.split(END)[1])
 
 
 if __name__ == "__main__":
