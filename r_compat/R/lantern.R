@@ -18,7 +18,7 @@ open_lantern <- function() {
   library <- dyn.load(list.files(directory, "^(lib)?lantern\\.(so|dylib|dll)$", full.names = TRUE)[[1]])
   addresses <- lapply(.Call(C_lantern_names), function(name) getNativeSymbolInfo(name, library)$address)
   scalars <- lapply(floating_dtypes, function(dtype) torch::torch_scalar_tensor(0, dtype = torch_dtypes(dtype)))
-  .Call(C_lantern_open, addresses, c(scalars, torch::torch_zeros(4, dtype = torch::torch_double())))
+  .Call(C_lantern_open, addresses, c(scalars, torch::torch_zeros(8, dtype = torch::torch_double())))
   set_callback()
   TRUE
 }

@@ -43,6 +43,7 @@ namespace {
     X(void, TensorOptions_delete, (void *options))                                                                               \
     X(void *, TensorOptions, ())                                                                                                 \
     X(bool *, Tensor_data_ptr_bool, (void *tensor))                                                                              \
+    X(void *, Tensor_data_tensor, (void *tensor))                                                                                \
     X(double *, Tensor_data_ptr_double, (void *tensor))                                                                          \
     X(int16_t *, Tensor_data_ptr_int16_t, (void *tensor))                                                                        \
     X(int32_t *, Tensor_data_ptr_int32_t, (void *tensor))                                                                        \
@@ -137,6 +138,7 @@ struct settings {
     double reduction, label_smoothing;
     double present;
     double needs; /* a gradient */
+    double given; /* whether the gradient's memory is the user's, who may change it */
 };
 const int SETTINGS = sizeof(settings) / sizeof(double), INPUT = 1;
 
@@ -295,6 +297,24 @@ void *backward_in_r(void *saved, const settings &s, void *grad_output)
     return nothing ? list_of(tensors).release() : nullptr;
 }
 
+/* Whether all elements are known to be one 1, as they are after loss$backward() and loss$sum()$backward(). */
+bool is_one(void *tensor)
+{
+    operand o;
+    if (!describe(tensor, o) || !o.array.data)
+        return false;
+    for (int64_t stride : o.strides)
+        if (stride != 0)
+            return false;
+    switch (o.dtype) {
+    case FLOAT32: return *static_cast<float *>(o.array.data) == 1.0f;
+    case FLOAT64: return *static_cast<double *>(o.array.data) == 1.0;
+    case FLOAT16: return *static_cast<uint16_t *>(o.array.data) == 0x3c00;
+    case BFLOAT16: return *static_cast<uint16_t *>(o.array.data) == 0x3f80;
+    default: return false;
+    }
+}
+
 /* Called by libtorch's engine, in a thread of its own. A NULL is an error that lantern keeps. */
 void *backward(void *, void *context, void *grad_outputs)
 {
@@ -308,9 +328,16 @@ void *backward(void *, void *context, void *grad_outputs)
     std::memcpy(&s, lantern_Tensor_data_ptr_double(saved_settings.get()), sizeof s);
     if (s.needs != INPUT || lantern_autograd_is_enabled())
         return backward_in_r(saved.get(), s, grad_output.get());
+    if (s.given)
+        return backward_in_r(saved.get(), s, grad_output.get()); /* The graph was kept. */
     object gradient(lantern_variable_list_get(saved.get(), 1), lantern_Tensor_delete);
-    object product(lantern_Tensor_mul_tensor_tensor(gradient.get(), grad_output.get()), lantern_Tensor_delete);
-    return product ? list_of({product.get()}).release() : nullptr;
+    s.given = is_one(grad_output.get());
+    std::memcpy(lantern_Tensor_data_ptr_double(saved_settings.get()), &s, sizeof s);
+    /* As a tensor of its own, which torch keeps as it is; a change of it in place is none of the saved one. */
+    object result(s.given ? lantern_Tensor_data_tensor(gradient.get())
+                          : lantern_Tensor_mul_tensor_tensor(gradient.get(), grad_output.get()),
+                  lantern_Tensor_delete);
+    return result ? list_of({result.get()}).release() : nullptr;
 }
 
 /* The loss as a function of those operands that need a gradient. */
@@ -353,7 +380,7 @@ outcome evaluate(const SEXP *given, double label_smoothing, bce_reduction reduct
 {
     operand operands[4];
     bool present[4], narrow = false, any_needs = false;
-    settings s = {static_cast<double>(reduction), label_smoothing, 0, 0};
+    settings s = {static_cast<double>(reduction), label_smoothing, 0, 0, 0};
     for (int i = 0; i < 4; i++) {
         present[i] = given[i] != R_NilValue;
         if (!present[i])
@@ -419,7 +446,7 @@ SEXP lantern_names()
 }
 
 /* Take the functions of those names, and tensors to make others like: of Float, Double, Half and BFloat16 without dimensions, and
-   of SETTINGS doubles. */
+   of at least SETTINGS doubles. */
 SEXP lantern_open(SEXP addresses, SEXP templates)
 {
     take(to_r, R_GetCCallable("torch", "operator_sexp_tensor"));
@@ -483,9 +510,10 @@ SEXP lantern_set_callback(SEXP callback)
    1, 2, 4 and 8 for input, target, weight and pos_weight. */
 SEXP lantern_request()
 {
-    SEXP result = Rf_allocVector(REALSXP, SETTINGS + 1);
-    std::memcpy(REAL(result), &request.loss, sizeof request.loss);
-    REAL(result)[SETTINGS] = request.create_graph;
+    const settings &s = request.loss;
+    const double answer[] = {s.reduction, s.label_smoothing, s.present, s.needs, static_cast<double>(request.create_graph)};
+    SEXP result = Rf_allocVector(REALSXP, sizeof answer / sizeof *answer);
+    std::memcpy(REAL(result), answer, sizeof answer);
     return result;
 }
 

@@ -421,6 +421,13 @@ test_that("another backward of the same graph is right, and an operand changed i
   x$grad$zero_()
   loss$backward(retain_graph = TRUE)
   expect_identical(numbers(x$grad), want)
+  # One that the user has, and changes.
+  for (i in 1:2) {
+    gradient <- torch::autograd_grad(loss, x, retain_graph = TRUE)[[1]]
+    expect_identical(numbers(gradient), want)
+    gradient$zero_()
+  }
+  expect_identical(numbers(torch::autograd_grad(loss * 2, x, retain_graph = TRUE)[[1]]), 2 * want)
   y$add_(1)
   expect_error(loss$backward(), "modified by an inplace operation")
 })
