@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from bce_bridge import r
+
 pytestmark = pytest.mark.r
 
 CODE = """
@@ -25,7 +27,8 @@ CODE = """
 
 
 def run(code):
-    environment = os.environ | {"RETICULATE_PYTHON": sys.executable}
+    libraries = os.pathsep.join([str(r.library_path()), os.environ.get("R_LIBS", "")])
+    environment = os.environ | {"RETICULATE_PYTHON": sys.executable, "R_LIBS": libraries}
     done = subprocess.run(["Rscript", "-e", CODE + code], capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     if done.stdout.startswith("SKIP: "):

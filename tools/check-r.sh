@@ -3,6 +3,8 @@
 # DESCRIPTION, NAMESPACE and man/ are what roxygen2 makes of the sources, the compiled code exports its R_init alone, and pkgdown
 # renders the reference, into $1/site, with every topic in its index.
 set -eu
+# R checks some things in UTF-8, and warns of a machine in another locale that has none.
+[ "$(locale charmap 2>/dev/null)" = UTF-8 ] || export LC_ALL=C.UTF-8
 root=$(cd "$(dirname "$0")/.." && pwd)
 rm -rf "$1"
 mkdir -p "$1"
