@@ -26,6 +26,9 @@ in_new_r <- function(code, ..., stderr = "") {
   on.exit(unlink(file))
   writeLines(c("library(bcebridge)", code), file)
   variables <- c(paste0("R_LIBS=", paste(.libPaths(), collapse = .Platform$path.sep)), ...)
-  rscript <- file.path(R.home("bin"), "Rscript")
-  suppressWarnings(system2(rscript, shQuote(file), stdout = TRUE, stderr = stderr, env = variables))
+  command <- c(file.path(R.home("bin"), "Rscript"), shQuote(file))
+  # A shell lets its background jobs ignore SIGINT, and newer versions of R leave it at that.
+  heed <- c("env", "--default-signal=INT")
+  if (suppressWarnings(system2(heed[[1]], c(heed[-1], "true"), stdout = FALSE, stderr = FALSE)) == 0) command <- c(heed, command)
+  suppressWarnings(system2(command[[1]], command[-1], stdout = TRUE, stderr = stderr, env = variables))
 }
