@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build the R package and check it as CRAN does, in the directory $1, which is made anew. Fails unless the status is OK,
-# DESCRIPTION, NAMESPACE and man/ are what roxygen2 makes of the sources, the compiled code exports its R_init alone, and pkgdown
-# renders the reference, into $1/site, with every topic in its index.
+# DESCRIPTION, NAMESPACE and man/ are what roxygen2 makes of the sources, the compiled code exports its R_init alone, and
+# pkgdown renders the reference, into $1/site, with every topic in its index.
 set -eu
 # R checks some things in UTF-8, and warns of a machine in another locale that has none.
 [ "$(locale charmap 2>/dev/null)" = UTF-8 ] || export LC_ALL=C.UTF-8

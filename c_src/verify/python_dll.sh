@@ -1,9 +1,9 @@
 #!/bin/sh
 # python_dll.sh DIRECTORY COMPILER PYTHON
 #
-# Build Python's extension module for Windows in DIRECTORY as setup.py does there, with a MinGW compiler and PYTHON's headers. It
-# is linked with an import library of the names that it uses of Python, for want of python3.dll, and is not run. It may ask for
-# Windows's own DLLs and for python3.dll, which every Python has: for none of one Python's, and for none of the compiler's.
+# Build Python's extension module for Windows in DIRECTORY as setup.py does there, with a MinGW compiler and PYTHON's headers.
+# It is linked with an import library of the names that it uses of Python, for want of python3.dll, and is not run. It may ask
+# for Windows's own DLLs and for python3.dll, which every Python has: for none of one Python's, and for none of the compiler's.
 set -eu
 directory=$1/python_dll
 compiler=$2
@@ -36,7 +36,8 @@ build() {
         --library-dirs="$directory/lib" --build-temp="$directory/objects" --build-lib="$directory/built") >"$directory/log" 2>&1
 }
 names() {
-    find "$directory/objects" -name '*.o' -exec "${compiler%gcc*}nm" -u {} + | awk '$2 ~ /^(__imp_)?_?Py/ { sub("^__imp_", "", $2); print $2 }' | sort -u
+    find "$directory/objects" -name '*.o' -exec "${compiler%gcc*}nm" -u {} + |
+        awk '$2 ~ /^(__imp_)?_?Py/ { sub("^__imp_", "", $2); print $2 }' | sort -u
 }
 build || [ -n "$(names)" ] || { cat "$directory/log" >&2; exit 1; }
 {

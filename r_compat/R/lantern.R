@@ -1,6 +1,6 @@
-# The way of src/lantern.cpp to R torch's tensors. Of what torch exports, R7's `$` and an autograd_function() cost more than the loss
-# of a thousand elements; so this is looked up once, when torch is loaded, and tried. If a name is missing or an answer is not
-# that of the exported way, that is taken.
+# The way of src/lantern.cpp to R torch's tensors. Of what torch exports, R7's `$` and an autograd_function() cost more than the
+# loss of a thousand elements; so this is looked up once, when torch is first used, and tried. If a name is missing or an answer
+# is not that of the exported way, that is taken.
 lantern <- local({
   opened <- NULL
   function() {
@@ -17,7 +17,7 @@ open_lantern <- function() {
   directory <- file.path(torch::torch_install_path(), "lib")
   library <- dyn.load(list.files(directory, "^(lib)?lantern\\.(so|dylib|dll)$", full.names = TRUE)[[1]])
   addresses <- lapply(.Call(C_lantern_names), function(name) getNativeSymbolInfo(name, library)$address)
-  scalars <- lapply(floating_dtypes, function(dtype) torch::torch_scalar_tensor(0, dtype = torch_dtypes(dtype)))
+  scalars <- lapply(floating_dtypes, new_scalar)
   .Call(C_lantern_open, addresses, c(scalars, torch::torch_zeros(8, dtype = torch::torch_double())))
   set_callback()
   TRUE

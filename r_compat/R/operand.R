@@ -39,7 +39,8 @@ from_python <- function(x, name, call) {
       reticulate::py_to_r(x)
     },
     error = function(e) {
-      abort(call, name, " is a Python object of class ", class(x)[[1]], ", which does not become numbers: ", conditionMessage(e))
+      got <- paste("a Python object of class", class(x)[[1]])
+      abort(call, name, " is ", got, ", which does not become numbers: ", conditionMessage(e))
     }
   )
 }

@@ -24,8 +24,8 @@
 #'
 #' @section Where it is computed:
 #' CPU tensors are computed by this package, with the same bits as R's numbers, rounded once to the dtype of the result.
-#' They are read where they lie. Tensors on other devices, and all under `torch::jit_trace()`, go to torch's own operation. Under
-#' `torch::with_autocast()` half precision is computed in float, as torch does. The number of threads is that of
+#' They are read where they lie. Tensors on other devices, and all under `torch::jit_trace()`, go to torch's own operation.
+#' Under `torch::with_autocast()` half precision is computed in float, as torch does. The number of threads is that of
 #' [bce_num_threads()]; `torch::torch_set_num_threads()` has no part in it.
 #'
 #' For speed, tensors are read, made and connected to their gradients by torch's library lantern, if what the package tries when
@@ -188,7 +188,7 @@ core <- function(described, names, reduction, label_smoothing, call) {
   names(wanted) <- c("loss", derivative_names)
   for (name in names) {
     wanted[[name]] <- switch(name,
-      loss = if (reduction == "none") like(target, dtype) else describe(torch::torch_scalar_tensor(0, dtype = torch_dtypes(dtype))),
+      loss = if (reduction == "none") like(target, dtype) else describe(new_scalar(dtype)),
       gradient = like(input, input$dtype),
       d_targets = like(target, target$dtype),
       like(input, "Double")
@@ -197,6 +197,8 @@ core <- function(described, names, reduction, label_smoothing, call) {
   answer(.Call(C_tensors, unname(described), label_smoothing, reduction, unname(wanted)), call)
   lapply(wanted[names], function(result) result$tensor)
 }
+
+new_scalar <- function(dtype) torch::torch_scalar_tensor(0, dtype = torch_dtypes(dtype))
 
 torch_dtypes <- function(name) {
   switch(name,

@@ -221,8 +221,9 @@ static int64_t *field(bce_partial *partial, int i)
     return i < BCE_PARTIAL_LIMBS ? &partial->limbs[i] : numbers[i - BCE_PARTIAL_LIMBS];
 }
 
-/* Whether a sum of as many finite numbers can be this. Each is at most (2^53 - 1) 2^971, which is (2^53 - 1) 2^2045 units; so the
-   units over 2^2045, rounded up, are counted. Of the last limb 18 bits are in use at most, and 117 bits of what is counted. */
+/* Whether a sum of as many finite numbers can be this. Each is at most (2^53 - 1) 2^971, which is (2^53 - 1) 2^2045 units;
+   so the units over 2^2045, rounded up, are counted. Of the last limb 18 bits are in use at most, and 117 bits of what is
+   counted. */
 static bool is_sum_of(uint64_t finite, const bce_partial *partial)
 {
     const int first = 2045 / 32, shift = 2045 % 32, last = BCE_PARTIAL_LIMBS - 1;

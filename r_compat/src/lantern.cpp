@@ -1,9 +1,9 @@
 /* The loss of R torch's tensors with no call of R in it, and its gradient with none in most backward passes.
 
    R torch lets packages in C++ pass tensors by operator_sexp_tensor() and from_sexp_tensor(), which it registers with R. Its
-   interface to libtorch is the library lantern, of C functions on pointers to objects of libtorch: they are looked up by name in
-   the library that R torch has loaded. So nothing of torch is linked, or needed to compile this file. R/lantern_R opens it, tries
-   it, and takes the exported functions of R torch where a name is missing or an answer is wrong. */
+   interface to libtorch is the library lantern, of C functions on pointers to objects of libtorch: they are looked up by name
+   in the library that R torch has loaded. So nothing of torch is linked, or needed to compile this file. R/lantern.R opens it,
+   tries it, and takes the exported functions of R torch where a name is missing or an answer is wrong. */
 
 #define R_NO_REMAP
 #define STRICT_R_HEADERS
@@ -21,67 +21,67 @@
 
 namespace {
 
-#define LANTERN_FUNCTIONS(X)                                                                                                     \
-    X(void *, AutogradContext_get_saved_variables, (void *context))                                                              \
-    X(void, AutogradContext_save_for_backward, (void *context, void *variables))                                                 \
-    X(void, Device_delete, (void *device))                                                                                       \
-    X(const char *, Device_type, (void *device))                                                                                 \
-    X(void *, Dtype_bfloat16, ())                                                                                                \
-    X(void *, Dtype_bool, ())                                                                                                    \
-    X(void, Dtype_delete, (void *dtype))                                                                                         \
-    X(void *, Dtype_float16, ())                                                                                                 \
-    X(void *, Dtype_float32, ())                                                                                                 \
-    X(void *, Dtype_float64, ())                                                                                                 \
-    X(void *, Dtype_int16, ())                                                                                                   \
-    X(void *, Dtype_int32, ())                                                                                                   \
-    X(void *, Dtype_int64, ())                                                                                                   \
-    X(void *, Dtype_int8, ())                                                                                                    \
-    X(void *, Dtype_uint8, ())                                                                                                   \
-    X(void *, Function_apply, (void *inputs, void *forward, void *backward))                                                     \
-    X(void *, Function_lambda,                                                                                                   \
-      (void *(*call)(void *data, void *context, void *inputs), void *data, void (*destroy)(void *), void *(*get)(void *)))       \
-    X(void, TensorOptions_delete, (void *options))                                                                               \
-    X(void *, TensorOptions, ())                                                                                                 \
-    X(bool *, Tensor_data_ptr_bool, (void *tensor))                                                                              \
-    X(void *, Tensor_data_tensor, (void *tensor))                                                                                \
-    X(double *, Tensor_data_ptr_double, (void *tensor))                                                                          \
-    X(int16_t *, Tensor_data_ptr_int16_t, (void *tensor))                                                                        \
-    X(int32_t *, Tensor_data_ptr_int32_t, (void *tensor))                                                                        \
-    X(int64_t *, Tensor_data_ptr_int64_t, (void *tensor))                                                                        \
-    X(uint8_t *, Tensor_data_ptr_uint8_t, (void *tensor))                                                                        \
-    X(void, Tensor_delete, (void *tensor))                                                                                       \
-    X(void *, Tensor_device, (void *tensor))                                                                                     \
-    X(void *, Tensor_dtype, (void *tensor))                                                                                      \
-    X(bool, Tensor_has_storage, (void *tensor))                                                                                  \
-    X(bool, Tensor_is_contiguous, (void *tensor))                                                                                \
-    X(void *, Tensor_is_neg_tensor, (void *tensor))                                                                              \
-    X(void *, Tensor_mul_tensor_tensor, (void *tensor, void *other))                                                             \
-    X(int64_t, Tensor_ndimension, (void *tensor))                                                                                \
-    X(bool, Tensor_requires_grad, (void *tensor))                                                                                \
-    X(int64_t, Tensor_size, (void *tensor, int64_t dimension))                                                                   \
-    X(void *, Tensor_stride_tensor_intt, (void *tensor, void *dimension))                                                        \
-    X(void *, Tensor_undefined, ())                                                                                              \
-    X(void *, Tensor_view_tensor_scalartype, (void *tensor, void *dtype))                                                        \
-    X(bool, amp_is_autocast_cpu_enabled, ())                                                                                     \
-    X(bool, autograd_is_enabled, ())                                                                                             \
-    X(void, bool_delete, (void *value))                                                                                          \
-    X(bool, bool_get, (void *value))                                                                                             \
-    X(void, const_char_delete, (const char *text))                                                                               \
-    X(void *, empty_like_tensor_tensoroptions_memoryformat, (void *tensor, void *options, void *memory_format))                  \
-    X(void *, int64_t, (int64_t value))                                                                                          \
-    X(void, int64_t_delete, (void *value))                                                                                       \
-    X(int64_t, int64_t_get, (void *value))                                                                                       \
-    X(void *, optional_memory_format, (void *memory_format))                                                                     \
-    X(void, optional_memory_format_delete, (void *memory_format))                                                                \
-    X(void, variable_list_delete, (void *list))                                                                                  \
-    X(void *, variable_list_get, (void *list, int64_t i))                                                                        \
-    X(void *, variable_list_new, ())                                                                                             \
-    X(void, variable_list_push_back, (void *list, void *tensor))                                                                 \
+#define LANTERN_FUNCTIONS(X)                                                                                                   \
+    X(void *, AutogradContext_get_saved_variables, (void *context))                                                            \
+    X(void, AutogradContext_save_for_backward, (void *context, void *variables))                                               \
+    X(void, Device_delete, (void *device))                                                                                     \
+    X(const char *, Device_type, (void *device))                                                                               \
+    X(void *, Dtype_bfloat16, ())                                                                                              \
+    X(void *, Dtype_bool, ())                                                                                                  \
+    X(void, Dtype_delete, (void *dtype))                                                                                       \
+    X(void *, Dtype_float16, ())                                                                                               \
+    X(void *, Dtype_float32, ())                                                                                               \
+    X(void *, Dtype_float64, ())                                                                                               \
+    X(void *, Dtype_int16, ())                                                                                                 \
+    X(void *, Dtype_int32, ())                                                                                                 \
+    X(void *, Dtype_int64, ())                                                                                                 \
+    X(void *, Dtype_int8, ())                                                                                                  \
+    X(void *, Dtype_uint8, ())                                                                                                 \
+    X(void *, Function_apply, (void *inputs, void *forward, void *backward))                                                   \
+    X(void *, Function_lambda,                                                                                                 \
+      (void *(*call)(void *data, void *context, void *inputs), void *data, void (*destroy)(void *), void *(*get)(void *)))     \
+    X(void, TensorOptions_delete, (void *options))                                                                             \
+    X(void *, TensorOptions, ())                                                                                               \
+    X(bool *, Tensor_data_ptr_bool, (void *tensor))                                                                            \
+    X(void *, Tensor_data_tensor, (void *tensor))                                                                              \
+    X(double *, Tensor_data_ptr_double, (void *tensor))                                                                        \
+    X(int16_t *, Tensor_data_ptr_int16_t, (void *tensor))                                                                      \
+    X(int32_t *, Tensor_data_ptr_int32_t, (void *tensor))                                                                      \
+    X(int64_t *, Tensor_data_ptr_int64_t, (void *tensor))                                                                      \
+    X(uint8_t *, Tensor_data_ptr_uint8_t, (void *tensor))                                                                      \
+    X(void, Tensor_delete, (void *tensor))                                                                                     \
+    X(void *, Tensor_device, (void *tensor))                                                                                   \
+    X(void *, Tensor_dtype, (void *tensor))                                                                                    \
+    X(bool, Tensor_has_storage, (void *tensor))                                                                                \
+    X(bool, Tensor_is_contiguous, (void *tensor))                                                                              \
+    X(void *, Tensor_is_neg_tensor, (void *tensor))                                                                            \
+    X(void *, Tensor_mul_tensor_tensor, (void *tensor, void *other))                                                           \
+    X(int64_t, Tensor_ndimension, (void *tensor))                                                                              \
+    X(bool, Tensor_requires_grad, (void *tensor))                                                                              \
+    X(int64_t, Tensor_size, (void *tensor, int64_t dimension))                                                                 \
+    X(void *, Tensor_stride_tensor_intt, (void *tensor, void *dimension))                                                      \
+    X(void *, Tensor_undefined, ())                                                                                            \
+    X(void *, Tensor_view_tensor_scalartype, (void *tensor, void *dtype))                                                      \
+    X(bool, amp_is_autocast_cpu_enabled, ())                                                                                   \
+    X(bool, autograd_is_enabled, ())                                                                                           \
+    X(void, bool_delete, (void *value))                                                                                        \
+    X(bool, bool_get, (void *value))                                                                                           \
+    X(void, const_char_delete, (const char *text))                                                                             \
+    X(void *, empty_like_tensor_tensoroptions_memoryformat, (void *tensor, void *options, void *memory_format))                \
+    X(void *, int64_t, (int64_t value))                                                                                        \
+    X(void, int64_t_delete, (void *value))                                                                                     \
+    X(int64_t, int64_t_get, (void *value))                                                                                     \
+    X(void *, optional_memory_format, (void *memory_format))                                                                   \
+    X(void, optional_memory_format_delete, (void *memory_format))                                                              \
+    X(void, variable_list_delete, (void *list))                                                                                \
+    X(void *, variable_list_get, (void *list, int64_t i))                                                                      \
+    X(void *, variable_list_new, ())                                                                                           \
+    X(void, variable_list_push_back, (void *list, void *tensor))                                                               \
     X(int64_t, variable_list_size, (void *list))
 
 /* The message of a function that has failed, which has then returned 0; R torch's next function raises it. */
-#define LANTERN_ERRORS(X)                                                                                                        \
-    X(const char *, LastError, ())                                                                                               \
+#define LANTERN_ERRORS(X)                                                                                                      \
+    X(const char *, LastError, ())                                                                                             \
     X(void, LastErrorClear, ())
 
 #define NAME(type, name, parameters) "_lantern_" #name,
@@ -119,9 +119,10 @@ struct dtype {
 
 enum { FLOAT32, FLOAT64, FLOAT16, BFLOAT16, INT64, INT32, INT16, INT8, UINT8, BOOL, DTYPES };
 
-dtype dtypes[DTYPES] = {{BCE_FLOAT32, 4, true, 0}, {BCE_FLOAT64, 8, true, 0}, {BCE_FLOAT16, 2, true, 0}, {BCE_BFLOAT16, 2, true, 0},
-                        {BCE_INT64, 8, false, 0},  {BCE_INT32, 4, false, 0},  {BCE_INT16, 2, false, 0},  {BCE_INT8, 1, false, 0},
-                        {BCE_UINT8, 1, false, 0},  {BCE_BOOL, 1, false, 0}};
+dtype dtypes[DTYPES] = {{BCE_FLOAT32, 4, true, 0},  {BCE_FLOAT64, 8, true, 0}, {BCE_FLOAT16, 2, true, 0},
+                        {BCE_BFLOAT16, 2, true, 0}, {BCE_INT64, 8, false, 0},  {BCE_INT32, 4, false, 0},
+                        {BCE_INT16, 2, false, 0},   {BCE_INT8, 1, false, 0},   {BCE_UINT8, 1, false, 0},
+                        {BCE_BOOL, 1, false, 0}};
 
 signed char code_of(void *lantern_dtype)
 {
@@ -271,8 +272,8 @@ struct {
     std::vector<handle> gradients;
 } request;
 
-/* Derivatives in operands other than input, and those that are to be differentiated again, are R's (R/lantern_R). It runs as the
-   forward pass of a function of all operands, since that is what lantern can call R for. */
+/* Derivatives in operands other than input, and those that are to be differentiated again, are R's (R/lantern.R). It runs as
+   the forward pass of a function of all operands, since that is what lantern can call R for. */
 void *backward_in_r(void *saved, const settings &s, void *grad_output)
 {
     std::vector<object> operands;
@@ -445,8 +446,8 @@ SEXP lantern_names()
     return result;
 }
 
-/* Take the functions of those names, and tensors to make others like: of Float, Double, Half and BFloat16 without dimensions, and
-   of at least SETTINGS doubles. */
+/* Take the functions of those names, and tensors to make others like: of Float, Double, Half and BFloat16 without
+   dimensions, and of at least SETTINGS doubles. */
 SEXP lantern_open(SEXP addresses, SEXP templates)
 {
     take(to_r, R_GetCCallable("torch", "operator_sexp_tensor"));
@@ -466,8 +467,8 @@ SEXP lantern_open(SEXP addresses, SEXP templates)
     return R_NilValue;
 }
 
-/* The loss as a tensor or, where the gradient is wanted, list(loss, gradient), both without a graph; the core's message, a string,
-   where it refuses; or NULL where an operand is no tensor that can be read here, or an error is R's to raise. */
+/* The loss as a tensor or, where the gradient is wanted, list(loss, gradient), both without a graph; the core's message, a
+   string, where it refuses; or NULL where an operand is no tensor that can be read here, or an error is R's to raise. */
 SEXP lantern_loss(SEXP input, SEXP target, SEXP weight, SEXP pos_weight, SEXP label_smoothing, SEXP reduction, SEXP gradient)
 {
     const SEXP given[] = {input, target, weight, pos_weight};
@@ -506,8 +507,8 @@ SEXP lantern_set_callback(SEXP callback)
     return R_NilValue;
 }
 
-/* c(reduction, label_smoothing, the operands that are present, those that need a gradient, create_graph), the operands as sums of
-   1, 2, 4 and 8 for input, target, weight and pos_weight. */
+/* c(reduction, label_smoothing, the operands that are present, those that need a gradient, create_graph), the operands as
+   sums of 1, 2, 4 and 8 for input, target, weight and pos_weight. */
 SEXP lantern_request()
 {
     const settings &s = request.loss;

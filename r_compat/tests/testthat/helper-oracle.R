@@ -29,6 +29,7 @@ in_new_r <- function(code, ..., stderr = "") {
   command <- c(file.path(R.home("bin"), "Rscript"), shQuote(file))
   # A shell lets its background jobs ignore SIGINT, and newer versions of R leave it at that.
   heed <- c("env", "--default-signal=INT")
-  if (suppressWarnings(system2(heed[[1]], c(heed[-1], "true"), stdout = FALSE, stderr = FALSE)) == 0) command <- c(heed, command)
+  status <- suppressWarnings(system2(heed[[1]], c(heed[-1], "true"), stdout = FALSE, stderr = FALSE))
+  if (status == 0) command <- c(heed, command)
   suppressWarnings(system2(command[[1]], command[-1], stdout = TRUE, stderr = stderr, env = variables))
 }
