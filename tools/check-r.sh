@@ -50,7 +50,6 @@ R CMD INSTALL --library="$library" bcebridge_*.tar.gz >install.log 2>&1 || { cat
 Rscript - r_compat "$PWD/site" >site.log 2>&1 <<'EOF' || { cat site.log >&2; exit 1; }
     paths <- commandArgs(TRUE)
     options(pkgdown.internet = FALSE)
-    pkgdown::check_pkgdown(paths[[1]])
     package <- pkgdown::as_pkgdown(paths[[1]], override = list(destination = paths[[2]]))
     pkgdown::build_site(package, examples = FALSE, new_process = FALSE, install = FALSE, preview = FALSE)
 EOF
