@@ -5,9 +5,12 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
   pass_na <- match_na_action(na.action, call)
   label_smoothing <- check_label_smoothing(label_smoothing, call)
   o <- list(input = input, target = target, weight = weight, pos_weight = pos_weight)
-  # Quick for what is used most, in which there is nothing to check.
-  doubles <- is.double(input) && is.double(target) && is.null(weight) && is.null(pos_weight)
-  if (!doubles || is.object(input) || is.object(target)) {
+  # Quick for what is used most, in which there is nothing to check or convert.
+  plain <- is.double(input) && !is.object(input) && !is.object(target) &&
+    (is.double(target) || (is.logical(target) || is.integer(target)) && !anyNA(target)) &&
+    (is.null(weight) || is.double(weight) && !is.object(weight)) &&
+    (is.null(pos_weight) || is.double(pos_weight) && !is.object(pos_weight))
+  if (!plain) {
     for (name in names(o)) if (is_python(o[[name]])) o[[name]] <- from_python(o[[name]], name, call)
     input <- o$input
     target <- o$target
