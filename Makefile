@@ -2,6 +2,7 @@
 # make test          all tests
 # make check-r       R CMD check --as-cran of the R package, which must end with Status: OK
 # make test-composer    the tests beside Composer's own function, with the torch it pins in .venv-composer (some GB)
+# make test-lucid    the tests with Lucid 2 itself, which wants PYTHON=python3.12 or newer, in .venv-lucid (1 GB)
 # make record-composer  record the answers of Composer that make test compares with
 # make matrix        the tests with every supported Python, torch, NumPy, cffi, rpy2 that is to be had here: docs/support.md
 # make lint          ruff's checks of the Python code and of its format; part of make test
@@ -23,12 +24,13 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 VENV := .venv
 COMPOSER := $(VENV)-composer
+LUCID := $(VENV)-lucid
 R_LIBRARY := $(VENV)/lib/R/library
 CORE := $(wildcard c_src/*.c c_src/*.h c_src/*.inc)
 PYTHON_SETUP := pyproject.toml setup.py constraints.txt constraints-old-r.txt bce_bridge/_build.py tools/setup-python.sh
 R_PACKAGE := $(shell find r_compat -type f -not -path '*/src/bce.*' -not -path '*/src/bce_*' -not -name '*.o' -not -name '*.so')
 
-.PHONY: setup crosscheck test matrix lint test-python test-r check-r test-composer record-composer version release-check exhaustive clean
+.PHONY: setup crosscheck test matrix lint test-python test-r check-r test-composer test-lucid record-composer version release-check exhaustive clean
 
 setup: $(VENV)/test-python
 
@@ -92,6 +94,17 @@ $(COMPOSER)/installed: $(CORE) pyproject.toml setup.py constraints.txt bce_bridg
 test-composer: $(COMPOSER)/installed
 	@$(COMPOSER)/bin/python -m pytest tests/real_composer.py tests/test_composer.py
 
+# Of Lucid 2, 2.10 and newer import with Python 3.14 alone; mlx, which all of it imports, has its library in mlx[cpu] on Linux.
+$(LUCID)/installed: $(CORE) pyproject.toml setup.py constraints.txt bce_bridge/_build.py
+	@test -d $(LUCID) || $(PYTHON) -m venv $(LUCID)
+	@$(LUCID)/bin/pip install --quiet --disable-pip-version-check 'lucid-dl==2.9.0; python_version < "3.14"' \
+		'lucid-dl==2.16.0; python_version >= "3.14"' 'mlx[cpu]; sys_platform == "linux"' cffi mpmath pytest
+	@$(LUCID)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+test-lucid: $(LUCID)/installed
+	@$(LUCID)/bin/python -m pytest tests/real_lucid.py tests/test_lucid.py
+
 record-composer: $(COMPOSER)/installed
 	@$(COMPOSER)/bin/python tools/record_composer.py $(COMPOSER)/legacy
 
@@ -111,6 +124,6 @@ exhaustive:
 	@build/exhaustive
 
 clean:
-	rm -rf $(VENV) $(COMPOSER) .nox build dist *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
+	rm -rf $(VENV) $(COMPOSER) $(LUCID) .nox build dist *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so
 
 include c_src/verify/verify.mk

@@ -2,10 +2,10 @@
 
     from bce_bridge.lucid import BCEWithLogitsLoss    # for lucid.nn.BCEWithLogitsLoss
 
-Lucid runs on Apple silicon with Python 3.14 alone: none of this has been run with it, but on stand-ins that have the part of
-its documented interface that is used here: Tensor (numpy(), requires_grad, device), tensor() and autograd.Function. What is
-followed is Lucid up to 3.15.4, where the four arguments broadcast against each other. Lucid 3.16 names the logits `input`,
-which is accepted here as well, and refuses more: shapes that differ, and targets that are no floating numbers.
+Run with Lucid 2.9 and 2.16 (make test-lucid). Lucid 3 runs on Apple silicon alone: for it the tests use stand-ins that have the
+part of its documented interface that is used here, Tensor (numpy(), requires_grad, device), tensor() and autograd.Function.
+The conventions are those of Lucid 3 up to 3.15.4, where the four arguments broadcast against each other. Lucid 3.16 names the
+logits `input`, which is accepted here as well, and refuses more: shapes that differ, and targets that are no floating numbers.
 """
 
 import sys
@@ -74,6 +74,8 @@ def _array(value):
 def _differentiable(lucid, x, loss, gradient):
     """The loss as a Lucid tensor whose derivative in x is the gradient, summed over what x was broadcast along."""
     loss, gradient = np.asarray(loss), np.asarray(gradient)
+    if not hasattr(getattr(lucid, "autograd", None), "Function"):
+        return _with_derivative(lucid, x, loss, gradient)
     added = gradient.ndim - len(x.shape)
     repeated = tuple(i for i, size in enumerate(x.shape) if size == 1 != gradient.shape[added + i])
 
@@ -94,12 +96,29 @@ def _differentiable(lucid, x, loss, gradient):
     return Loss.apply(x)
 
 
+def _with_derivative(lucid, x, loss, gradient):
+    """The same for Lucid 2, which has no Function: sum(x gradient) has this derivative in x, whatever its value, which is then
+    replaced. To add the loss to it instead would give NaN for infinite x. In 2.9 the derivative of a product that broadcasts is
+    wrong.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        x = x if x.shape == gradient.shape else x.broadcast_to(gradient.shape)
+        result = x * lucid.tensor(gradient.astype(loss.dtype, copy=False), device=x.device)
+        if loss.ndim < gradient.ndim:
+            result = result.sum()
+    result.data = lucid.tensor(loss, device=x.device).data
+    return result
+
+
 class BCEWithLogitsLoss:
     """lucid.nn.BCEWithLogitsLoss, computed by binary_cross_entropy_with_logits of this module: see there.
 
-    weight, reduction and pos_weight are attributes, and are looked at when the loss is called. No lucid.nn.Module: it has
-    neither parameters nor buffers.
+    weight, reduction and pos_weight are attributes, and are looked at when the loss is called. No lucid.nn.Module, so that it
+    works without Lucid, but with those of a Module's methods that a training loop calls: there are no parameters and, as in
+    Lucid 3 up to 3.15.4, no buffers.
     """
+
+    training = True
 
     def __init__(self, weight=None, reduction="mean", pos_weight=None):
         self.weight = weight
@@ -111,6 +130,28 @@ class BCEWithLogitsLoss:
         return binary_cross_entropy_with_logits(x, target, self.weight, self.reduction, self.pos_weight, input=input)
 
     __call__ = forward
+
+    def train(self, mode=True):
+        """Sets training, which changes nothing else, and returns the loss itself."""
+        self.training = mode
+        return self
+
+    def eval(self):
+        """train(False)"""
+        return self.train(False)
+
+    def parameters(self):
+        """An iterator over no parameters."""
+        return iter(())
+
+    def state_dict(self):
+        """An empty dict."""
+        return {}
+
+    def load_state_dict(self, state_dict):
+        """Takes what state_dict() gives. Raises KeyError for anything in it."""
+        if state_dict:
+            raise KeyError(f"state_dict must be empty, got {', '.join(map(repr, state_dict))}")
 
     def extra_repr(self):
         """reduction='mean'"""

@@ -1,10 +1,11 @@
-"""bce_bridge.lucid on NumPy arrays, and on stand-ins for Lucid's tensors: Lucid itself runs on Apple silicon alone.
+"""bce_bridge.lucid on NumPy arrays, on Lucid's tensors where it is installed, and on stand-ins for those of Lucid 3.
 
-The stand-ins have that part of Lucid's documented interface which the module uses: Tensor with numpy(), requires_grad, device,
-shape, sum(dim=, keepdim=) and multiplication, tensor(data, device=), and autograd.Function with apply(), save_for_backward()
-and saved_tensors.
+Lucid 2 runs on Linux (make test-lucid), Lucid 3 on Apple silicon alone. The stand-ins have that part of Lucid 3's documented
+interface which the module uses: Tensor with numpy(), requires_grad, device, shape, sum(dim=, keepdim=) and multiplication,
+tensor(data, device=), and autograd.Function with apply(), save_for_backward() and saved_tensors.
 """
 
+import importlib.util
 import inspect
 import sys
 import types
@@ -37,9 +38,6 @@ class Tensor:
     def sum(self, dim=None, keepdim=False):
         return Tensor(self.data.sum(axis=dim, keepdims=keepdim))
 
-    def backward(self, grad):
-        self.backward_of_grad(Tensor(grad))
-
 
 def tensor(data, *, device=None):
     assert isinstance(data, np.ndarray)  # what every version of Lucid takes with its own type
@@ -60,31 +58,70 @@ class Function:
         return output
 
 
-@pytest.fixture
-def lucid(monkeypatch):
-    module = types.SimpleNamespace(Tensor=Tensor, tensor=tensor, autograd=types.SimpleNamespace(Function=Function))
-    monkeypatch.setitem(sys.modules, "lucid", module)
-    return module
+class StandIn:
+    """Lucid 3's interface, for the tests: a leaf that requires grad, and its gradient for a given one of the loss."""
+
+    @staticmethod
+    def leaf(x):
+        return Tensor(x, requires_grad=True)
+
+    tensor = staticmethod(Tensor)
+
+    @staticmethod
+    def gradient(leaf, loss, grad_output):
+        loss.backward_of_grad(Tensor(grad_output))
+        return leaf.grad
 
 
-class OnArrays(implementations.Core):
-    """The module as the cross-check calls it: the loss on arrays, and its gradient on stand-ins."""
+class Lucid2:
+    """The same of Lucid 2."""
+
+    @staticmethod
+    def leaf(x):
+        return sys.modules["lucid"].tensor(np.asarray(x), requires_grad=True)
+
+    @staticmethod
+    def tensor(x):
+        return sys.modules["lucid"].tensor(np.asarray(x))
+
+    @staticmethod
+    def gradient(leaf, loss, grad_output):
+        loss.grad = np.asarray(grad_output)
+        loss.backward()
+        return leaf.grad
+
+
+INTERFACES = [StandIn, Lucid2] if importlib.util.find_spec("lucid") else [StandIn]
+
+
+@pytest.fixture(params=INTERFACES)
+def lucid(request, monkeypatch):
+    if request.param is StandIn:
+        module = types.SimpleNamespace(Tensor=Tensor, tensor=tensor, autograd=types.SimpleNamespace(Function=Function))
+        monkeypatch.setitem(sys.modules, "lucid", module)
+    else:
+        importlib.import_module("lucid")
+    return request.param
+
+
+class OnTensors(implementations.Core):
+    """The module as the cross-check calls it: the loss on arrays, and its gradient on tensors of the interface."""
 
     name = "lucid"
 
     def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
         criterion = BCEWithLogitsLoss(weight, reduction, pos_weight)
-        x = Tensor(logits, requires_grad=True)
-        loss = criterion(x, Tensor(targets))
+        x = self.interface.leaf(logits)
+        loss = criterion(x, self.interface.tensor(targets))
         assert np.array_equal(loss.numpy(), criterion(logits, targets), equal_nan=True)
-        loss.backward(np.ones(loss.shape, loss.numpy().dtype))
-        return loss.numpy(), x.grad
+        return loss.numpy(), self.interface.gradient(x, loss, np.ones(loss.shape, loss.numpy().dtype))
 
 
 # Catches: a worked example of Lucid's, or any other recorded case, computed otherwise; a gradient that does not arrive.
 def test_conforms_on_recorded_cases(lucid):
-    (row,) = crosscheck(implementations=(OnArrays,))
-    assert row.verdict == "conforms" and row.cases == len(load_cases(OnArrays.dtypes))
+    implementation = type("OnTheseTensors", (OnTensors,), {"interface": lucid})
+    (row,) = crosscheck(implementations=(implementation,))
+    assert row.verdict == "conforms" and row.cases == len(load_cases(implementation.dtypes))
 
 
 def test_signatures():
@@ -144,25 +181,28 @@ def test_all_four_broadcast(shapes, reduction):
 def test_gradient_has_the_shape_of_x(lucid, shapes):
     rng = np.random.default_rng(1)
     x, y, w, p = (rng.uniform(0, 1, shape) for shape in shapes)
-    leaf = Tensor(x, requires_grad=True)
-    loss = BCEWithLogitsLoss(w, "sum", p)(leaf, Tensor(y))
-    loss.backward(np.array(2.0))
+    leaf = lucid.leaf(x)
+    gradient = lucid.gradient(leaf, BCEWithLogitsLoss(w, "sum", p)(leaf, lucid.tensor(y)), np.array(2.0))
     each = 2 * w * ((1 - y) / (1 + np.exp(-x)) - p * y / (1 + np.exp(x)))
     added = each.ndim - x.ndim
     axes = (*range(added), *(added + i for i, size in enumerate(x.shape) if size == 1))
     expected = each.sum(axes, keepdims=True).reshape(x.shape)
-    assert leaf.grad.shape == x.shape
-    np.testing.assert_allclose(leaf.grad, expected, rtol=1e-13)
+    assert gradient.shape == x.shape
+    np.testing.assert_allclose(gradient, expected, rtol=1e-13)
 
 
 # Catches: a result on another device, of another kind or with a gradient that nobody asked for.
 def test_lucid_tensors_give_lucid_tensors(lucid):
     x, y = np.array([2.0, -1.0], np.float32), np.array([1.0, 0.0], np.float32)
-    loss = BCEWithLogitsLoss(reduction="none")(Tensor(x, device="metal"), Tensor(y))
-    assert isinstance(loss, Tensor) and loss.device == "metal" and not loss.requires_grad
+    tensor = lucid.tensor(x)
+    loss = BCEWithLogitsLoss(reduction="none")(tensor, lucid.tensor(y))
+    assert type(loss) is type(tensor) and loss.device == tensor.device and not loss.requires_grad
     assert loss.numpy().dtype == np.float32
     assert isinstance(BCEWithLogitsLoss()(x, y), np.float32)
-    assert isinstance(BCEWithLogitsLoss()(x, Tensor(y)), np.float32)
+    assert isinstance(BCEWithLogitsLoss()(x, lucid.tensor(y)), np.float32)
+    leaf = lucid.leaf(x)
+    loss = BCEWithLogitsLoss(reduction="none")(leaf, lucid.tensor(y.astype(np.float64)))
+    assert type(loss) is type(tensor) and loss.requires_grad and loss.numpy().dtype == np.float64
 
 
 # Catches: an object that only has numpy(), or only __array__, taken for an object array.
@@ -223,9 +263,9 @@ def test_refusals_name_the_argument(lucid):
         BCEWithLogitsLoss()(x + 1j, x)
     for name in ("weight", "pos_weight"):
         with pytest.raises(RuntimeError, match=f"^{name} requires grad"):
-            BCEWithLogitsLoss(**{name: Tensor(x, requires_grad=True)})(x, x)
+            BCEWithLogitsLoss(**{name: lucid.leaf(x)})(x, x)
     with pytest.raises(RuntimeError, match="^target requires grad"):
-        BCEWithLogitsLoss()(x, Tensor(x, requires_grad=True))
+        BCEWithLogitsLoss()(x, lucid.leaf(x))
 
 
 # Lucid up to 3.15.4 has pos_weight before reduction there. Catches: a pos_weight that is ignored.
@@ -237,6 +277,19 @@ def test_older_order_by_position_is_refused():
 
 # Catches: 1 - y, which max(x, 0) - x y + log(1 + e^-|x|) has by its subgradients.
 def test_gradient_at_zero(lucid):
-    x = Tensor(np.zeros(3), requires_grad=True)
-    BCEWithLogitsLoss(reduction="sum")(x, Tensor(np.array([0.0, 0.5, 1.0]))).backward(np.array(1.0))
-    assert x.grad.tolist() == [0.5, 0, -0.5]
+    x = lucid.leaf(np.zeros(3))
+    loss = BCEWithLogitsLoss(reduction="sum")(x, lucid.tensor(np.array([0.0, 0.5, 1.0])))
+    assert lucid.gradient(x, loss, np.array(1.0)).tolist() == [0.5, 0, -0.5]
+
+
+# Catches: a training loop written for a Module, which fails or sees a parameter.
+def test_methods_of_a_module():
+    loss, x = BCEWithLogitsLoss(), np.array([1.0, -2.0])
+    before = loss(x, x > 0)
+    assert loss.training and loss.eval() is loss and not loss.training
+    assert loss(x, x > 0) == before
+    assert loss.train() is loss and loss.training
+    assert list(loss.parameters()) == [] and loss.state_dict() == {}
+    loss.load_state_dict(loss.state_dict())
+    with pytest.raises(KeyError, match="state_dict must be empty, got 'weight'"):
+        loss.load_state_dict({"weight": x})
