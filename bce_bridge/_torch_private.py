@@ -76,3 +76,6 @@ else:
 # around it. Absent: forward mode is refused, since a derivative of a derivative would be 0.
 _set_forward_mode = _find("autograd.forward_ad._set_fwd_grad_enabled")
 forward_mode = _set_forward_mode and functools.partial(_set_forward_mode, True)
+
+# How an operator is told to torch.onnx.export in operations that it knows. Absent: the export refuses the operator.
+register_decomposition = _find("_decomp.register_decomposition") or (lambda operator: lambda function: function)

@@ -156,17 +156,17 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
     """binary_cross_entropy_with_logits of DTensors, for which no rank sees more than its own shard of the logits.
 
     The logits may be sharded over any of their dimensions, unevenly too, and the targets and weights in any way on the same
-    mesh: they are brought into the logits' shards. A weight that is no DTensor counts as replicated. Under "none" the result
-    has the placements of the logits, else it is replicated and has the bits of one process; but where targets or weights
+    mesh: they are brought into the logits' shards. Targets and weights that are no DTensor count as replicated. Under "none" the
+    result has the placements of the logits, else it is replicated and has the bits of one process; but where targets or weights
     require grad, and under torch.compile, it is the sum (Partial) of the ranks' rounded shares. Gradients have the placements
-    of the logits; those of a weight which the shards have in common are sums, too.
+    of the logits; those of a weight which the shards have in common are sums, too. Raises TypeError for logits that are no
+    DTensor.
 
     It is no sharding rule of the operators, for which the ranks know neither the number of all elements nor the exact sums,
     and of which torch keeps the first that it finds for given shapes, whatever the reduction.
     """
-    if not isinstance(logits, DTensor) or not isinstance(targets, DTensor):
-        names = f"{type(logits).__name__} and {type(targets).__name__}"
-        raise TypeError(f"the logits and targets are {names}: want both to be a DTensor, or no argument to be one")
+    if not isinstance(logits, DTensor):
+        raise TypeError(f"input must be a DTensor where another argument is one, got {type(logits).__name__}")
     mesh = logits.device_mesh
     placements = [p if isinstance(p, Shard) else Replicate() for p in logits.placements]
     operands = {"logits": logits, "targets": targets, "weight": weight, "pos_weight": pos_weight}

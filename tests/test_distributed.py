@@ -319,6 +319,8 @@ def compare(logits, targets, weight_shape, reduction, single_of):
     assert torch.equal(leaf.grad.full_tensor(), expected_gradient)
     if reduction == "none":
         assert loss.placements == leaf.grad.placements
+    plain = bce_bridge.binary_cross_entropy_with_logits(logits, single_of[1], reduction=reduction, **weights)
+    torch.testing.assert_close(plain.full_tensor(), expected, rtol=0, atol=0, equal_nan=True)
 
 
 # Catches: torch's own rule, by which the mean of uneven shards is the mean of their means; weights that meet the wrong shard;
@@ -374,7 +376,8 @@ def dtensor_refusals():
     logits, targets = (distribute_tensor(t, mesh, [Shard(0)]) for t in (x, y))
     loss = bce_bridge.binary_cross_entropy_with_logits
     assert "wants this rank's shard" in raises(TypeError, global_loss, logits, targets)
-    assert "want both to be a DTensor" in raises(TypeError, loss, logits, y)
+    assert "input must be a DTensor" in raises(TypeError, loss, x, targets)
+    assert "Target size" in raises(ValueError, loss, logits, targets.to_local())
     # Two weights for ten rows: each rank's two rows would take them.
     assert "weight of shape (2, 1) does not broadcast" in raises(RuntimeError, loss, logits, targets, torch.ones(2, 1))
 

@@ -1,5 +1,6 @@
 """torch's own samples for this loss (OpInfo, ModuleInfo), through both implementations and against exact values."""
 
+import io
 import math
 import warnings
 
@@ -94,3 +95,7 @@ def test_samples_of_the_module(dtype):
         x, y = (t.detach() for t in sample.forward_input.args)
         ours = modules[0]
         compare(*(run(m, x, y) for m in modules), x, y, ours.weight, ours.pos_weight, ours.reduction)
+        file = io.BytesIO()
+        torch.save(ours, file)
+        file.seek(0)
+        assert torch.equal(torch.load(file, weights_only=False)(x, y), ours(x, y))
