@@ -156,8 +156,8 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
     """binary_cross_entropy_with_logits of DTensors, for which no rank sees more than its own shard of the logits.
 
     The logits may be sharded over any of their dimensions, unevenly too, and the targets and weights in any way on the same
-    mesh: they are brought into the logits' shards. Targets and weights that are no DTensor count as replicated. Under "none" the
-    result has the placements of the logits, else it is replicated and has the bits of one process; but where targets or weights
+    mesh: they are brought into the logits' shards. Targets and weights that are no DTensor count as replicated. The result of
+    "none" has the placements of the logits, else it is replicated and has the bits of one process; but where targets or weights
     require grad, and under torch.compile, it is the sum (Partial) of the ranks' rounded shares. Gradients have the placements
     of the logits; those of a weight which the shards have in common are sums, too. Raises TypeError for logits that are no
     DTensor.

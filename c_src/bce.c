@@ -272,7 +272,10 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
     bool wide = results->partial != NULL || (results->loss != NULL && results->loss->dtype == BCE_FLOAT64);
     for (int k = BCE_GRADIENT; k < BCE_RESULTS; k++)
         wide |= wanted[k] != NULL && wanted[k]->dtype == BCE_FLOAT64;
-    plan.tails = wide && (arguments->weight != NULL || arguments->pos_weight != NULL);
+    /* A float64 weight may lift e^-|x| into a narrower result's range. */
+    plan.tails = false;
+    for (int k = BCE_WEIGHT; k <= BCE_POS_WEIGHT; k++)
+        plan.tails |= operands[k] != NULL && (wide || operands[k]->dtype == BCE_FLOAT64);
 
     /* The quick formulae have another sum, which may have to be taken again: of operands that are still what they were. */
     plan.quick = !wide && arguments->weight == NULL && arguments->label_smoothing == 0.0;

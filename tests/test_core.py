@@ -70,17 +70,22 @@ def test_infinite_weights():
             assert gradient[0] == (np.inf if y == 0 else -np.inf), (x, y)
 
 
-# Catches a product that overflows before e^-x makes it small, also times a mantissa of up to the square root of 2.
+# Catches a product that overflows before e^-x makes it small, also times a mantissa of up to the square root of 2; a float32
+# result of a subnormal e^-x, or one of 0.
+@pytest.mark.parametrize("dtype, bound", [("float64", 4.0), ("float32", 0.5001)])
 @pytest.mark.parametrize("label", [0.0, 0.25, 1.0])
-def test_largest_weights_in_the_tails(label):
-    x = np.concatenate([sign * np.linspace(700.5, 745.0, 90) for sign in (-1.0, 1.0)])
+def test_largest_weights_in_the_tails(label, dtype, bound):
+    x = np.concatenate([sign * np.linspace(700.5, 760.0, 90) for sign in (-1.0, 1.0)]).astype(dtype)
     w = np.array([1.2e308, 1.7e308, np.finfo(float).max])[np.arange(180) % 3]
     cheap = x * (1 - 2 * label) < 0  # the term that remains is the small one
     x, w = (x[cheap], w[cheap]) if label in (0.0, 1.0) else (x, w / 1000)
-    got = core.loss_and_grad(x, np.full(x.shape, label), w, reduction="none")
+    y = np.full(x.shape, label, dtype)
     losses, gradients, *_ = zip(*elements(x, label, w))
-    for results, values in zip(got, (losses, gradients)):
-        assert max(errors(results, values, "float64")) <= 4.0
+    curvatures = [mp.mpf(w) * mp.exp(-abs(mp.mpf(float(x)))) for x, w in zip(x, w)]
+    assert max(errors(core.curvature(x, y, w, reduction="none"), curvatures, dtype)) <= bound
+    if dtype == "float64" or label != 0.25:  # else they are beyond float32
+        for results, values in zip(core.loss_and_grad(x, y, w, reduction="none"), (losses, gradients)):
+            assert max(errors(results, values, dtype)) <= bound
 
 
 # Catches bytes that are taken to be in this machine's order.

@@ -44,14 +44,16 @@ def _is_fast(operands, results, dtype):
 
 
 def _float64_options(operands, label_smoothing, losses, gradient, divisor, wide_sum):
-    weighted = operands[2] is not None or operands[3] is not None
+    weights = [weight.dtype for weight in operands[2:] if weight is not None]
     wide = gradient is not None and gradient.dtype == torch.float64
-    narrow = [result is not None and result.dtype == torch.float32 and not weighted for result in (losses, gradient)]
+    narrow = [result is not None and result.dtype == torch.float32 and not weights for result in (losses, gradient)]
     return dict(
         SMOOTH=label_smoothing != 0.0,
         # Multiplying by 1/divisor rounds twice. That is invisible after narrowing and exact for powers of two.
         MULTIPLY=not wide or divisor & (divisor - 1) == 0,
-        TAILS=weighted and (wide or wide_sum or (losses is not None and losses.dtype == torch.float64)),
+        # A float64 weight may lift e^-|x| into a narrower result's range.
+        TAILS=bool(weights)
+        and (wide or wide_sum or torch.float64 in weights or (losses is not None and losses.dtype == torch.float64)),
         SETTLE_LOSS=narrow[0],
         SETTLE_GRADIENT=narrow[1] and divisor == 1,
     )
