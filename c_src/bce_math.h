@@ -153,10 +153,25 @@ BCE_INLINE bce_vec bce_d_pos_weight(bce_vec x, bce_vec log1p, bce_vec y, bce_vec
 
    At y = 0 they are softplus(z) and sigma(z) for z = x, at y = 1 softplus(z) and -sigma(z) for z = -x. With t = e^-|z|,
        softplus(z) = max(z, 0) + 2 atanh(s), s = t / (2 + t);    sigma(z) = (1 if z > 0 else t) / (1 + t),
-   and one division gives both quotients. For |x| <= BCE_QUICK_LIMIT, where 2^k is a normal number. The largest error that was
-   found is 2^-42.59 with AVX-512's reciprocal, 2^-43.15 with a division (c_src/verify/quick_error.c). The bits differ between
-   instruction sets; what they are rounded to does not. */
+   and one division gives both quotients. A sum over many elements needs no logarithm for each, since
+       sum of log(1 + t) = log(product of (1 + t)).
+   For |x| <= BCE_QUICK_LIMIT, where 2^k is a normal number. The largest error that was found is 2^-43.15
+   (c_src/verify/quick_error.c). */
 #define BCE_QUICK_LIMIT 700.0
+
+#if defined(BCE_SIMD_AVX512)
+
+/* With a = |x|, -a = n ln(2) / 16 + r, and e^-a = 2^(n / 16) e^r: a permutation looks 16 numbers up. */
+BCE_INLINE bce_vec bce_quick_exp_minus_abs(bce_vec x)
+{
+    const bce_vec to_integer = bce_all(0x1.8p52);
+    bce_vec a = bce_abs(x);
+    bce_vec shifted = bce_fma(a, bce_all(-16 * BCE_LOG2_E), to_integer);
+    bce_vec r = bce_fma(shifted - to_integer, bce_all(-BCE_LN2_HIGH / 16), -a);
+    return bce_quick_exp_polynomial(r) * bce_exp2_of_sixteenths(shifted, bce_exp2_sixteenths);
+}
+
+#else
 
 BCE_INLINE bce_vec bce_quick_exp_minus_abs(bce_vec x)
 {
@@ -167,6 +182,8 @@ BCE_INLINE bce_vec bce_quick_exp_minus_abs(bce_vec x)
     return bce_quick_exp_polynomial(r) * bce_shift_to_exponent(shifted);
 }
 
+#endif
+
 typedef struct {
     bce_vec softplus, sigma;
 } bce_quick;
@@ -175,10 +192,23 @@ BCE_INLINE bce_quick bce_quick_of(bce_vec z, bce_vec t)
 {
     const bce_vec one = bce_all(1.0);
     bce_vec one_plus = one + t, two_plus = bce_all(2.0) + t;
-    bce_vec reciprocal = bce_quick_reciprocal(one_plus * two_plus);
+    bce_vec reciprocal = one / (one_plus * two_plus);
     bce_vec s = t * (one_plus * reciprocal);
     bce_quick result;
     result.softplus = bce_fma(s, bce_quick_atanh_polynomial(s * s), bce_max(z, bce_all(0.0)));
     result.sigma = two_plus * reciprocal * bce_if_negative(z, t, one);
     return result;
+}
+
+/* scale sigma(z) alone */
+BCE_INLINE bce_vec bce_quick_sigma(bce_vec z, bce_vec t, bce_vec scale)
+{
+    const bce_vec one = bce_all(1.0);
+    return scale / (one + t) * bce_if_negative(z, t, one);
+}
+
+/* (1 + q) (1 + t) - 1, for q of any size: in 1 + t, a small t would be lost. */
+BCE_INLINE bce_vec bce_multiply_in(bce_vec q, bce_vec t)
+{
+    return bce_fma(q, t, q + t);
 }

@@ -1,8 +1,8 @@
 /* The vector of an instruction set, and the few operations on it that C's operators do not give.
 
    Included once per instruction set, with BCE_SIMD_AVX512, BCE_SIMD_AVX2 or BCE_SIMD_NEON defined, or none of them for a
-   vector of one element. Where + - * / apply to vectors they are used. Every operation here but bce_quick_reciprocal is exact
-   or rounded once, so all instruction sets give the same bits; a comparison with NaN is false. */
+   vector of one element. Where + - * / apply to vectors they are used. Every operation here is exact or
+   rounded once, so all instruction sets give the same bits; a comparison with NaN is false. */
 
 #if defined(__GNUC__)
 #define BCE_INLINE static inline __attribute__((always_inline))
@@ -66,24 +66,56 @@ BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x)
     return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(x), 52));
 }
 
+/* 2^(n / 16) for the integer in the low bits of x; table as bce_exp2_sixteenths. */
+BCE_INLINE bce_vec bce_exp2_of_sixteenths(bce_vec x, const uint64_t table[16])
+{
+    __m512i n = _mm512_castpd_si512(x);
+    __m512i low_bits = _mm512_permutex2var_epi64(_mm512_loadu_si512(table), n, _mm512_loadu_si512(table + 8));
+    return _mm512_castsi512_pd(_mm512_add_epi64(low_bits, _mm512_slli_epi64(n, 48)));
+}
+
 /* Whether any lane of a and b, neither NaN, differs when rounded to float32. */
 BCE_INLINE bool bce_any_rounds_otherwise(bce_vec a, bce_vec b)
 {
     return _mm256_movemask_ps(_mm256_cmp_ps(_mm512_cvtpd_ps(a), _mm512_cvtpd_ps(b), _CMP_NEQ_OQ)) != 0;
 }
 
+/* Whether each lane of a is at most that of b, and neither NaN. */
+BCE_INLINE bool bce_all_at_most(bce_vec a, bce_vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ) == 0xff; }
+
 BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
 {
     return _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(a), _mm512_castpd_si512(b)));
 }
 
-/* 1 / x with a relative error below 2^-41.9, and other bits in each instruction set. From 1 / x (1 - e), |e| < 2^-14, to
-   1 / x (1 - e^3) by the first terms of 1 / (1 - e). */
-BCE_INLINE bce_vec bce_quick_reciprocal(bce_vec x)
+/* 2 BCE_WIDTH float32 numbers, with C's operators where they have them. */
+typedef __m512 bce_floats;
+
+BCE_INLINE bce_floats bce_floats_load(const void *p) { return _mm512_loadu_ps(p); }
+BCE_INLINE void bce_floats_store(void *p, bce_floats x) { _mm512_storeu_ps(p, x); }
+BCE_INLINE bce_floats bce_floats_all(float x) { return _mm512_set1_ps(x); }
+BCE_INLINE bce_floats bce_floats_abs(bce_floats x) { return _mm512_abs_ps(x); }
+
+/* a > b ? a : b */
+BCE_INLINE bce_floats bce_floats_max(bce_floats a, bce_floats b) { return _mm512_max_ps(a, b); }
+
+BCE_INLINE bce_floats bce_floats_or(bce_floats a, bce_floats b) { return _mm512_or_ps(a, b); }
+
+/* a with its sign changed where the sign bit of x is set */
+BCE_INLINE bce_floats bce_floats_multiply_by_sign(bce_floats a, bce_floats x)
 {
-    bce_vec r = _mm512_rcp14_pd(x);
-    bce_vec e = bce_fma(-x, r, bce_all(1.0));
-    return bce_fma(r, bce_fma(e, e, e), r);
+    return _mm512_xor_ps(a, _mm512_and_ps(x, _mm512_set1_ps(-0.0f)));
+}
+
+/* Whether each lane of a is at most that of b, and neither NaN. */
+BCE_INLINE bool bce_floats_all_at_most(bce_floats a, bce_floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ) == 0xffff; }
+
+BCE_INLINE bce_vec bce_floats_low(bce_floats x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
+BCE_INLINE bce_vec bce_floats_high(bce_floats x) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)); }
+
+BCE_INLINE bce_floats bce_floats_of(bce_vec low, bce_vec high)
+{
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high), 1);
 }
 
 /* Gathers over many vectors whether something was found. */
@@ -147,9 +179,36 @@ BCE_INLINE bool bce_any_rounds_otherwise(bce_vec a, bce_vec b)
     return _mm_movemask_ps(_mm_cmp_ps(_mm256_cvtpd_ps(a), _mm256_cvtpd_ps(b), _CMP_NEQ_OQ)) != 0;
 }
 
+BCE_INLINE bool bce_all_at_most(bce_vec a, bce_vec b) { return _mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_LE_OQ)) == 15; }
+
 BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b) { return _mm256_or_pd(a, b); }
 
-BCE_INLINE bce_vec bce_quick_reciprocal(bce_vec x) { return bce_all(1.0) / x; }
+typedef __m256 bce_floats;
+
+BCE_INLINE bce_floats bce_floats_load(const void *p) { return _mm256_loadu_ps(p); }
+BCE_INLINE void bce_floats_store(void *p, bce_floats x) { _mm256_storeu_ps(p, x); }
+BCE_INLINE bce_floats bce_floats_all(float x) { return _mm256_set1_ps(x); }
+BCE_INLINE bce_floats bce_floats_abs(bce_floats x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+BCE_INLINE bce_floats bce_floats_max(bce_floats a, bce_floats b) { return _mm256_max_ps(a, b); }
+BCE_INLINE bce_floats bce_floats_or(bce_floats a, bce_floats b) { return _mm256_or_ps(a, b); }
+
+BCE_INLINE bce_floats bce_floats_multiply_by_sign(bce_floats a, bce_floats x)
+{
+    return _mm256_xor_ps(a, _mm256_and_ps(x, _mm256_set1_ps(-0.0f)));
+}
+
+BCE_INLINE bool bce_floats_all_at_most(bce_floats a, bce_floats b)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)) == 0xff;
+}
+
+BCE_INLINE bce_vec bce_floats_low(bce_floats x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
+BCE_INLINE bce_vec bce_floats_high(bce_floats x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
+
+BCE_INLINE bce_floats bce_floats_of(bce_vec low, bce_vec high)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high), 1);
+}
 
 typedef __m256i bce_flags;
 
@@ -214,12 +273,35 @@ BCE_INLINE bool bce_any_rounds_otherwise(bce_vec a, bce_vec b)
     return vget_lane_u64(vreinterpret_u64_u32(vorr_u32(vclt_f32(c, d), vcgt_f32(c, d))), 0) != 0;
 }
 
+BCE_INLINE bool bce_all_at_most(bce_vec a, bce_vec b) { return vminvq_u32(vreinterpretq_u32_u64(vcleq_f64(a, b))) != 0; }
+
 BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
 {
     return vreinterpretq_f64_u64(vorrq_u64(vreinterpretq_u64_f64(a), vreinterpretq_u64_f64(b)));
 }
 
-BCE_INLINE bce_vec bce_quick_reciprocal(bce_vec x) { return bce_all(1.0) / x; }
+typedef float32x4_t bce_floats;
+
+BCE_INLINE bce_floats bce_floats_load(const void *p) { return vreinterpretq_f32_u8(vld1q_u8(p)); }
+BCE_INLINE void bce_floats_store(void *p, bce_floats x) { vst1q_u8(p, vreinterpretq_u8_f32(x)); }
+BCE_INLINE bce_floats bce_floats_all(float x) { return vdupq_n_f32(x); }
+BCE_INLINE bce_floats bce_floats_abs(bce_floats x) { return vabsq_f32(x); }
+BCE_INLINE bce_floats bce_floats_max(bce_floats a, bce_floats b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+
+BCE_INLINE bce_floats bce_floats_or(bce_floats a, bce_floats b)
+{
+    return vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)));
+}
+
+BCE_INLINE bce_floats bce_floats_multiply_by_sign(bce_floats a, bce_floats x)
+{
+    return vbslq_f32(vcltzq_s32(vreinterpretq_s32_f32(x)), -a, a);
+}
+
+BCE_INLINE bool bce_floats_all_at_most(bce_floats a, bce_floats b) { return vminvq_u32(vcleq_f32(a, b)) != 0; }
+BCE_INLINE bce_vec bce_floats_low(bce_floats x) { return vcvt_f64_f32(vget_low_f32(x)); }
+BCE_INLINE bce_vec bce_floats_high(bce_floats x) { return vcvt_high_f64_f32(x); }
+BCE_INLINE bce_floats bce_floats_of(bce_vec low, bce_vec high) { return vcvt_high_f32_f64(vcvt_f32_f64(low), high); }
 
 typedef uint64x2_t bce_flags;
 
@@ -271,6 +353,8 @@ BCE_INLINE bool bce_any_rounds_otherwise(bce_vec a, bce_vec b)
     return c < d || c > d;
 }
 
+BCE_INLINE bool bce_all_at_most(bce_vec a, bce_vec b) { return a <= b; }
+
 BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
 {
     uint64_t bits, other;
@@ -281,7 +365,60 @@ BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
     return a;
 }
 
-BCE_INLINE bce_vec bce_quick_reciprocal(bce_vec x) { return bce_all(1.0) / x; }
+typedef float bce_floats __attribute__((vector_size(8)));
+
+BCE_INLINE bce_floats bce_floats_all(float x)
+{
+    bce_floats all = {x, x};
+    return all;
+}
+
+BCE_INLINE bce_floats bce_floats_load(const void *p)
+{
+    bce_floats x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+BCE_INLINE void bce_floats_store(void *p, bce_floats x) { memcpy(p, &x, sizeof x); }
+
+BCE_INLINE bce_floats bce_floats_abs(bce_floats x)
+{
+    bce_floats result = {fabsf(x[0]), fabsf(x[1])};
+    return result;
+}
+
+BCE_INLINE bce_floats bce_floats_max(bce_floats a, bce_floats b)
+{
+    bce_floats result = {a[0] > b[0] ? a[0] : b[0], a[1] > b[1] ? a[1] : b[1]};
+    return result;
+}
+
+BCE_INLINE bce_floats bce_floats_or(bce_floats a, bce_floats b)
+{
+    uint64_t bits, other;
+    memcpy(&bits, &a, sizeof bits);
+    memcpy(&other, &b, sizeof other);
+    bits |= other;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+
+BCE_INLINE bce_floats bce_floats_multiply_by_sign(bce_floats a, bce_floats x)
+{
+    bce_floats result = {signbit(x[0]) ? -a[0] : a[0], signbit(x[1]) ? -a[1] : a[1]};
+    return result;
+}
+
+BCE_INLINE bool bce_floats_all_at_most(bce_floats a, bce_floats b) { return a[0] <= b[0] && a[1] <= b[1]; }
+BCE_INLINE bce_vec bce_floats_low(bce_floats x) { return x[0]; }
+BCE_INLINE bce_vec bce_floats_high(bce_floats x) { return x[1]; }
+
+BCE_INLINE bce_floats bce_floats_of(bce_vec low, bce_vec high)
+{
+    bce_floats result = {(float)low, (float)high};
+    return result;
+}
 
 typedef bool bce_flags;
 

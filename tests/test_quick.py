@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mpmath import mp
 
 from bce_bridge import binary_cross_entropy_with_logits, core
+from bce_bridge.conformance import compare
 
 VERIFY = Path(__file__).parent.parent / "c_src/verify"
 OPTIONS = {
@@ -61,23 +63,39 @@ def test_same_bits_as_beside_a_soft_label(dtype, pos_weight):
 
 
 # Catches: a sum of quick losses that is not taken again where it lies so near a tie that their error decides its rounding.
-# The second logit brings the sum within some 2^-46 of the midpoint of two float32, on either side.
-def test_sums_next_to_a_tie_are_correctly_rounded():
+# The second logit brings the sum within some 2^-46 of the midpoint of two float32, on either side; others, which add next to
+# nothing, make a whole step of it, whose sum is taken as the logarithm of a product.
+@pytest.mark.parametrize("others", [0, 30])
+def test_sums_next_to_a_tie_are_correctly_rounded(others):
     rng = np.random.default_rng(5)
-    for _ in range(2000):
+    for _ in range(1000):
         first = np.float32(rng.uniform(-1, 1))
         loss = math.log1p(math.exp(first))
         unit = float(np.spacing(np.float32(loss)))
         midpoint = (math.floor(loss / unit) + 2.5) * unit
         second = np.float32(math.log(math.expm1(midpoint - loss)))
         for candidate in (np.nextafter(second, np.float32(-100)), second, np.nextafter(second, np.float32(0))):
-            logits, targets = np.array([first, candidate], np.float32), np.zeros(2, np.float32)
+            logits = np.array([first, candidate] + [-80.0] * others, np.float32)
+            targets = np.zeros(len(logits), np.float32)
             wide = core.loss(logits.astype(np.float64), targets.astype(np.float64), reduction="none")
             assert abs(math.fsum(wide) / midpoint - 1) < 2**-40
             assert core.loss(logits, targets, reduction="sum") == np.float32(math.fsum(wide))
             shown, gradient = core.loss_and_grad(logits, targets, reduction="sum")
             assert shown == np.float32(math.fsum(wide))
             assert np.array_equal(gradient, core.loss_and_grad(logits, targets, reduction="none")[1])
+
+
+# Catches: a product of 1 + e^-|x| that overflows, or in which a small e^-|x| is lost.
+@pytest.mark.parametrize("x", [0.0, -1e-3, -3.0, -30.0, -80.0, 0.5, 60.0])
+def test_sum_of_many_equal_losses(x):
+    for n in (32, 256, 256 * 31, 256 * 32, 100_000, 1_000_003):
+        logits, targets = np.full(n, x, np.float32), np.zeros(n, np.float32)
+        with mp.workdps(50):
+            expected = n * mp.log1p(mp.exp(mp.mpf(float(logits[0]))))
+            total = core.loss(logits, targets, reduction="sum")
+            assert compare.error_in_ulp(total, expected, "float32") <= 0.5001
+            mean, _ = core.loss_and_grad(logits, targets)
+            assert compare.error_in_ulp(mean, expected / n, "float32") <= 0.5001
 
 
 # Catches: a total that takes quick and other blocks together wrongly, or loses one.

@@ -10,6 +10,8 @@ L-infinity approximations", ARITH 2007, describe why plain rounding is not enoug
 Needs mpmath; the output is committed and a test compares it with a fresh run.
 """
 
+import struct
+
 from mpmath import mp, mpf
 
 mp.dps = 70
@@ -115,6 +117,16 @@ def main():
         -half_ln2,
         half_ln2,
     )
+    table_exp = evaluation(
+        "bce_quick_exp_polynomial",
+        "r",
+        "q(r) with e^r = q(r) for |r| <= ln(2) / 32.",
+        mp.exp,
+        lambda r: 1 / mp.exp(r),
+        5,
+        -half_ln2 / 16,
+        half_ln2 / 16,
+    )
     quick_log1p = evaluation(
         "bce_quick_atanh_polynomial",
         "z",
@@ -132,7 +144,18 @@ def main():
     print(f"#define BCE_LN2_HIGH {float(ln2_high).hex()}")
     print(f"#define BCE_LN2_LOW {float(mp.log(2) - ln2_high).hex()}")
     print(f"#define BCE_LOG2_E {float(1 / mp.log(2)).hex()}\n")
-    print(exp, log1p, quick_exp, quick_log1p, sep="\n\n")
+    print(exp, log1p, quick_log1p, sep="\n\n")
+    print("\n#if defined(BCE_SIMD_AVX512)\n")
+    print("/* The bits of 2^(j / 16), less j 2^48: adding n 2^48 for n = 16 k + j gives those of 2^(n / 16). */")
+    print("static const uint64_t bce_exp2_sixteenths[16] = {")
+    bits = [struct.unpack("<Q", struct.pack("<d", float(mpf(2) ** (mpf(j) / 16))))[0] - (j << 48) for j in range(16)]
+    for j in range(0, 16, 4):
+        print("    " + " ".join(f"{number:#018x}," for number in bits[j : j + 4]))
+    print("};\n")
+    print(table_exp)
+    print("\n#else\n")
+    print(quick_exp)
+    print("\n#endif")
 
 
 if __name__ == "__main__":
