@@ -66,7 +66,7 @@ test-python: setup
 	for part in r mpfr chromium; do \
 		grep -qx "$$part" $(VENV)/system $(VENV)/test-system || { echo "Not installed, so its tests do not run: $$part"; without="$$without and not $$part"; }; \
 	done; \
-	$(VENV)/bin/python -c 'import bce_bridge.triton_kernel' 2>/dev/null || { echo "Not installed, or too old, so its tests do not run: triton"; without="$$without and not triton"; }; \
+	$(VENV)/bin/python -c 'import bce_bridge.torch.triton_kernel' 2>/dev/null || { echo "Not installed, or too old, so its tests do not run: triton"; without="$$without and not triton"; }; \
 	$(VENV)/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal -m "$${without# and }"
 
 test-r: setup

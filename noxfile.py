@@ -57,7 +57,7 @@ def prepare_r(session):
     parts = [session.run(script, library, stage, external=True, silent=True).split() for stage in ("crosscheck", "test")]
     missing = [part for part in ("mpfr", "chromium") if part not in parts[1]]
     # The Triton that a torch brings may be older than the kernels need.
-    has_kernels = [session.bin_paths[0] + "/python", "-c", "import bce_bridge.triton_kernel"]
+    has_kernels = [session.bin_paths[0] + "/python", "-c", "import bce_bridge.torch.triton_kernel"]
     if subprocess.run(has_kernels, capture_output=True).returncode != 0:
         missing.append("triton")
     return " and ".join(f"not {part}" for part in missing)

@@ -1,6 +1,7 @@
 """Binary cross entropy with logits: one C core, the same bits in Python and in R.
 
     bce_bridge.BCEWithLogitsLoss, bce_bridge.binary_cross_entropy_with_logits    as in torch
+    bce_bridge.torch                                                             what torch users call, and what it is made of
     bce_bridge.core                                                              on NumPy arrays
     bce_bridge.pykeen, bce_bridge.composer, bce_bridge.lucid                     as in those systems, to be imported by name
     bce_bridge.r                                                                 R through rpy2
@@ -12,11 +13,11 @@ Importing this package imports neither torch nor rpy2: a name that needs one loa
 import importlib
 
 _LAZY = {
-    "BCEWithLogitsLoss": "bce_bridge.modules",
-    "binary_cross_entropy_with_logits": "bce_bridge.functional",
+    "BCEWithLogitsLoss": "bce_bridge.torch",
+    "binary_cross_entropy_with_logits": "bce_bridge.torch",
     "show_versions": "bce_bridge.versions",
 }
-_SUBMODULES = ["conformance", "core", "distributed", "functional", "modules", "r"]
+_SUBMODULES = ["conformance", "core", "r", "torch"]
 
 __all__ = [*_LAZY, *_SUBMODULES, "__version__"]
 

@@ -1,6 +1,5 @@
-from bce_bridge import conformance, core, distributed, functional, modules, r
-from bce_bridge.functional import binary_cross_entropy_with_logits
-from bce_bridge.modules import BCEWithLogitsLoss
+from bce_bridge import conformance, core, r, torch
+from bce_bridge.torch import BCEWithLogitsLoss, binary_cross_entropy_with_logits
 from bce_bridge.versions import show_versions
 
 __all__ = [
@@ -9,11 +8,9 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "conformance",
     "core",
-    "distributed",
-    "functional",
-    "modules",
     "r",
     "show_versions",
+    "torch",
 ]
 
 __version__: str

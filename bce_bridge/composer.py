@@ -9,7 +9,7 @@ import warnings
 
 import torch
 
-from bce_bridge import functional
+from bce_bridge.torch import functional
 
 __all__ = ["binary_cross_entropy_with_logits"]
 

@@ -11,7 +11,7 @@ PyKEEN's command line, with the loss registered, is python -m bce_bridge.pykeen 
 
 import torch
 
-from bce_bridge.functional import binary_cross_entropy_with_logits
+from bce_bridge.torch.functional import binary_cross_entropy_with_logits
 
 try:
     import pykeen.losses as losses

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import bce_bridge
-from bce_bridge.distributed import global_loss
+from bce_bridge.torch.distributed import global_loss
 
 RANKS = 5
 SIZES = (1, 2, 3, 5)  # of the groups, each of the first so many ranks

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import bce_bridge
 from bce_bridge import binary_cross_entropy_with_logits as bce
-from bce_bridge import functional, ops
+from bce_bridge.torch import functional, operators
 
 # torch's own forward-mode differentiation and compiler call what torch has deprecated.
 pytestmark = pytest.mark.filterwarnings(
@@ -185,10 +185,10 @@ def test_onnx(training, reduction):
 def test_opcheck(given, reduction):
     x, y = torch.randn(4, 3, requires_grad=True), torch.rand(3, 4).T.requires_grad_()
     weights = (torch.rand(3, requires_grad=True), torch.rand(4, 1, requires_grad=True)) if given else (None, None)
-    torch.library.opcheck(ops.loss, (x, y, *weights, reduction, 0.1, torch.float64, 0))
-    torch.library.opcheck(ops.loss_and_gradient, (x, y, *weights, reduction, 0.1, torch.float32))
+    torch.library.opcheck(operators.loss, (x, y, *weights, reduction, 0.1, torch.float64, 0))
+    torch.library.opcheck(operators.loss_and_gradient, (x, y, *weights, reduction, 0.1, torch.float32))
     for name in ("input", "target", "weight", "pos_weight"):
-        torch.library.opcheck(ops.derivative, (x, y, *weights, name, reduction, 0.1, 0))
+        torch.library.opcheck(operators.derivative, (x, y, *weights, name, reduction, 0.1, 0))
 
 
 # Catches: reading the memory of a tensor that has none; a result of another dtype, shape or stride than the real one.
@@ -249,7 +249,7 @@ def test_the_search_for_triton_is_no_part_of_the_graph(monkeypatch):
         return torch.ones(3, device=device).sum().item() == 3.0
 
     stub = types.SimpleNamespace(gives_the_cores_bits=gives_the_cores_bits)
-    monkeypatch.setitem(sys.modules, "bce_bridge.triton_kernel", stub)
+    monkeypatch.setitem(sys.modules, "bce_bridge.torch.triton_kernel", stub)
     functional._find_triton_problem.cache_clear()
     try:
         double = torch.compile(lambda x: x * 2 if functional._triton_problem(x.device) is None else x, fullgraph=True)

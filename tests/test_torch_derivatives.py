@@ -10,7 +10,8 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.nn import functional as F
 
 from bce_bridge import binary_cross_entropy_with_logits as bce
-from bce_bridge import ops
+from bce_bridge.torch import operators
+from bce_bridge.torch.derivatives import Formulae
 
 # torch's own forward-mode differentiation scripts its decompositions.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
@@ -193,8 +194,8 @@ def test_formulae_are_the_cores(name):
     torch.manual_seed(4)
     operands = 30 * torch.randn(500, dtype=torch.float64), *torch.rand(3, 500, dtype=torch.float64)
     for reduction in REDUCTIONS:
-        got = ops.Formulae(*operands, reduction, 0.1, 0).first(name)
-        torch.testing.assert_close(got, ops.derivative(*operands, name, reduction, 0.1, 0), rtol=1e-13, atol=1e-16)
+        got = Formulae(*operands, reduction, 0.1, 0).first(name)
+        torch.testing.assert_close(got, operators.derivative(*operands, name, reduction, 0.1, 0), rtol=1e-13, atol=1e-16)
 
 
 # Catches: a tangent of the incoming gradient that is lost because its value is 1.

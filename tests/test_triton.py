@@ -66,7 +66,7 @@ def take(path, block=64):
 
     Of the fast path in small blocks: the interpreter combines pairs one by one where it adds them up.
     """
-    from bce_bridge.triton_kernel import launch
+    from bce_bridge.torch.triton_kernel import launch
 
     fast = path == "fast"
     launch.FAST_FROM, launch.FAST_BLOCKS, launch.BLOCK = (1, 2, block) if fast else (2**62, 16, 512)
@@ -92,7 +92,7 @@ def bits(result):
 
 def check(operands, reduction="none", smoothing=0.0, with_gradient=True):
     """The kernel gives the bits of the core. operands: logits, targets, weight, pos_weight as Operands or None."""
-    from bce_bridge.triton_kernel import loss_and_gradient
+    from bce_bridge.torch.triton_kernel import loss_and_gradient
 
     x, y = operands[:2]
     dtype = y.dtype if y.dtype in FLOATING else x.dtype
@@ -121,7 +121,7 @@ def from_bits(bits):
 
 # Catches coefficients that were changed in one place only.
 def test_coefficients_are_the_cores():
-    from bce_bridge.triton_kernel import float64
+    from bce_bridge.torch.triton_kernel import float64
 
     header = (ROOT / "c_src/bce_polynomials.inc").read_text()
     for name in ("LN2_HIGH", "LN2_LOW", "LOG2_E"):
@@ -175,7 +175,7 @@ def test_hostile_operands(path, dtype):
 @interpreted
 def test_infinite_logits(path):
     take(path)
-    from bce_bridge.triton_kernel import loss_and_gradient
+    from bce_bridge.torch.triton_kernel import loss_and_gradient
 
     inf = float("inf")
     x, y = torch.tensor([inf, -inf, inf, -inf, 0.0]), torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5])
@@ -277,7 +277,7 @@ def test_sums_next_to_a_midpoint(reduction):
 # Catches a sum that depends on which element is in which block.
 @interpreted
 def test_sums_do_not_depend_on_the_order():
-    from bce_bridge.triton_kernel import loss_and_gradient
+    from bce_bridge.torch.triton_kernel import loss_and_gradient
 
     torch.manual_seed(0)
     x, y, w = torch.randn(3000, dtype=torch.float64) * 20, torch.rand(3000), torch.rand(3000) - 0.5
@@ -294,7 +294,7 @@ def test_shards_of_a_global_loss():
     take("fast")
     from unittest.mock import patch
 
-    from bce_bridge import distributed
+    from bce_bridge.torch import distributed
 
     torch.manual_seed(0)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
@@ -317,7 +317,7 @@ def test_shards_of_a_global_loss():
 def test_the_fast_path_settles_plain_logits():
     from unittest.mock import patch
 
-    from bce_bridge.triton_kernel import launch, loss_and_gradient
+    from bce_bridge.torch.triton_kernel import launch, loss_and_gradient
 
     take("fast")
     torch.manual_seed(0)
@@ -366,7 +366,7 @@ def test_the_functions_are_those_in_c():
     import triton
     import triton.language as tl
 
-    from bce_bridge.triton_kernel import pairs, prepare
+    from bce_bridge.torch.triton_kernel import pairs, prepare
 
     globals().update(functions=pairs._functions, tl=tl)  # where Triton looks for names
 
@@ -401,7 +401,7 @@ def test_the_fast_path_in_c(tmp_path):
 
 # Catches a bound in C that is not the kernel's.
 def test_bounds_are_those_in_c():
-    from bce_bridge.triton_kernel import launch
+    from bce_bridge.torch.triton_kernel import launch
 
     header = (ROOT / "c_src/verify/pairs.h").read_text()
     function, rounding, _ = launch._PAIR_ERRORS
@@ -420,8 +420,9 @@ def test_kernels_with_other_bits_are_refused():
 
     from triton.runtime import interpreter
 
-    from bce_bridge import binary_cross_entropy_with_logits, functional
-    from bce_bridge.triton_kernel import gives_the_cores_bits
+    from bce_bridge import binary_cross_entropy_with_logits
+    from bce_bridge.torch import functional
+    from bce_bridge.torch.triton_kernel import gives_the_cores_bits
 
     def clear():
         functional._find_triton_problem.cache_clear()
@@ -452,7 +453,7 @@ def test_kernels_with_other_bits_are_refused():
     ],
 )
 def test_refusals_name_the_argument(arguments, error, text):
-    from bce_bridge.triton_kernel import loss_and_gradient
+    from bce_bridge.torch.triton_kernel import loss_and_gradient
 
     with pytest.raises(error, match=text):
         loss_and_gradient(*arguments, True)
@@ -465,7 +466,7 @@ def compiled(request, monkeypatch, tmp_path):
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
 
-    from bce_bridge.triton_kernel import loss_and_gradient
+    from bce_bridge.torch.triton_kernel import loss_and_gradient
 
     class Driver:
         def get_current_device(self):
@@ -523,7 +524,7 @@ def instructions(kernel, folder):
 
 # Catches float64 on the fast path, which most cards have at 1/32 or 1/64 of the rate: in PTX and in the machine's code.
 def test_the_fast_path_has_no_float64(compiled, monkeypatch, tmp_path, request):
-    from bce_bridge.triton_kernel import launch
+    from bce_bridge.torch.triton_kernel import launch
 
     monkeypatch.setattr(launch, "FAST_FROM", 1)
     whole = request.node.callspec.id == "sm_90"  # the other kernels take most of the time
@@ -552,7 +553,7 @@ def test_the_fast_path_has_no_float64(compiled, monkeypatch, tmp_path, request):
 # Catches what does not compile, or only with contraction, approximation, flushed subnormals or floating atomics. Each line
 # is another specialisation: the tails, settling, more dimensions, every dtype, the forward pass alone, and 64-bit indices.
 def test_compiles(compiled, monkeypatch):
-    from bce_bridge.triton_kernel import float64, launch
+    from bce_bridge.torch.triton_kernel import float64, launch
 
     def empty(dtype, *shape):
         return torch.empty(shape, dtype=dtype, device="meta")

@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from bce_bridge.triton_kernel import launch
+from bce_bridge.torch.triton_kernel import launch
 
 
 class Card(NamedTuple):
@@ -181,7 +181,7 @@ Written by `python tools/cuda_page.py docs/cuda.md docs/gpu-check.json`.
 ## How it computes
 
 Results of at most float32, from {from_weak} elements on ({from_strong} where float64 is fast), go by a fast path that has
-no float64 instruction: loss and gradient in pairs of float32 (`bce_bridge/triton_kernel/pairs.py`), from a table of log(1 +
+no float64 instruction: loss and gradient in pairs of float32 (`triton_kernel/pairs.py`), from a table of log(1 +
 e^-a) and sigma(-a) at steps of 1/64 and a Taylor series. What its error could decide is listed, some one in 2^12 elements,
 and a second kernel computes that in float64. A sum is an interval whose ends are exact; only if they round apart does a
 third kernel add up float64 losses. So the bits are the core's. `make verify-pairs` checks the same operations in C for all

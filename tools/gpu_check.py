@@ -24,8 +24,8 @@ if not ON_DEVICE:
     start_interpreter()
 
 import bce_bridge  # noqa: E402
-from bce_bridge import distributed, ops  # noqa: E402
-from bce_bridge.triton_kernel import gives_the_cores_bits, launch  # noqa: E402
+from bce_bridge.torch import distributed, evaluate  # noqa: E402
+from bce_bridge.torch.triton_kernel import gives_the_cores_bits, launch  # noqa: E402
 
 DEVICE = "cuda" if ON_DEVICE else "cpu"
 TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -51,7 +51,7 @@ def count_differences(operands, reduction, smoothing):
     """Of loss and gradient, and of the loss without a gradient, between the kernel and the core."""
     x, y = operands[:2]
     dtype = y.dtype if y.dtype.is_floating_point else x.dtype
-    want = ops.core_loss_and_gradient(*operands, reduction, smoothing, dtype, True)
+    want = evaluate.core_loss_and_gradient(*operands, reduction, smoothing, dtype, True)
     there = to_device(*operands)
     got = launch.loss_and_gradient(*there, reduction, smoothing, True)
     alone = launch.loss_and_gradient(*there, reduction, smoothing, False)[0]
@@ -144,7 +144,7 @@ def one_rank(report):
     """global_loss, by NCCL on a device: the mean of the core."""
     torch.manual_seed(2)
     x, y = torch.randn(3000) * 3, torch.rand(3000)
-    want = ops.core_loss_and_gradient(x, y, None, None, "mean", 0.0, torch.float32, True)
+    want = evaluate.core_loss_and_gradient(x, y, None, None, "mean", 0.0, torch.float32, True)
     with tempfile.TemporaryDirectory() as folder:
         torch.distributed.init_process_group(
             "nccl" if ON_DEVICE else "gloo", init_method=f"file://{folder}/rendezvous", rank=0, world_size=1
@@ -160,7 +160,7 @@ def compiled(report):
     """torch.compile over the loss: the same bits."""
     torch.manual_seed(3)
     x, y = torch.randn(1 << 19) * 3, torch.rand(1 << 19)
-    want = ops.core_loss_and_gradient(x, y, None, None, "mean", 0.0, torch.float32, True)
+    want = evaluate.core_loss_and_gradient(x, y, None, None, "mean", 0.0, torch.float32, True)
     leaf = x.to(DEVICE).requires_grad_()
     loss = torch.compile(bce_bridge.BCEWithLogitsLoss(), fullgraph=True)(leaf, y.to(DEVICE))
     loss.backward()

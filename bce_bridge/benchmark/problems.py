@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 import bce_bridge
-from bce_bridge import _abi, core, ops
+from bce_bridge import _abi, core
 from bce_bridge.benchmark.results import GIVEN
+from bce_bridge.torch import evaluate
 
 LOSS, LOSS_AND_GRADIENT = QUANTITIES = ("loss", "loss + gradient")
 TYPES = ("float32", "float32+pos_weight", "bfloat16", "float64")
@@ -96,10 +97,10 @@ def _ours(setting, x, y, pos_weight):
 def _ours_given(setting, x, y, pos_weight, gradient):
     """bce_evaluate as a C program calls it, into memory that is there."""
     loss = torch.empty((), dtype=x.dtype)
-    described = [*map(ops.describe, (x, y, None, pos_weight))]
-    results = {"loss": ops.describe(loss)}
+    described = [*map(evaluate.describe, (x, y, None, pos_weight))]
+    results = {"loss": evaluate.describe(loss)}
     if setting.quantity == LOSS_AND_GRADIENT:
-        results["gradient"] = ops.describe(gradient)
+        results["gradient"] = evaluate.describe(gradient)
 
     def call():
         _abi.evaluate(*described, 0.0, "mean", **results)

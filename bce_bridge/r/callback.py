@@ -86,7 +86,7 @@ def _in_core(operands, reduction, gradient, label_smoothing):
 def _on_device(operands, reduction, gradient, label_smoothing):
     import torch
 
-    from bce_bridge.functional import binary_cross_entropy_with_logits
+    from bce_bridge.torch.functional import binary_cross_entropy_with_logits
 
     core.checked_operands(*operands, reduction)
     dtype = torch.float32 if _device.type == "mps" else torch.float64

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from typing_extensions import assert_type
 
 import bce_bridge
-from bce_bridge import BCEWithLogitsLoss, binary_cross_entropy_with_logits, composer, core, distributed, lucid, pykeen, r
+from bce_bridge import BCEWithLogitsLoss, binary_cross_entropy_with_logits, composer, core, lucid, pykeen, r
+from bce_bridge.torch import distributed
 
 Scalar = np.floating[Any]
 Array = NDArray[np.floating[Any]]

@@ -1,15 +1,15 @@
-"""What ops.py calls: the kernels' launches for tensors of any layout, and the fast path's table."""
+"""What evaluate.py calls: the kernels' launches for tensors of any layout, and the fast path's table."""
 
 import torch
 import triton
 import triton.language as tl
 
-from bce_bridge.triton_kernel import pairs
-from bce_bridge.triton_kernel.fast import WORK, _evaluate_fast
-from bce_bridge.triton_kernel.kernels import _evaluate, _settle, _settle_sum
-from bce_bridge.triton_kernel.memory import checked, common_layout
-from bce_bridge.triton_kernel.prepare import bits, pair, tables
-from bce_bridge.triton_kernel.sums import COUNT, FIELDS, MINUS_INFINITY, ROWS, SIZE, _round_partial
+from bce_bridge.torch.triton_kernel import pairs
+from bce_bridge.torch.triton_kernel.fast import WORK, _evaluate_fast
+from bce_bridge.torch.triton_kernel.kernels import _evaluate, _settle, _settle_sum
+from bce_bridge.torch.triton_kernel.memory import checked, common_layout
+from bce_bridge.torch.triton_kernel.prepare import bits, pair, tables
+from bce_bridge.torch.triton_kernel.sums import COUNT, FIELDS, MINUS_INFINITY, ROWS, SIZE, _round_partial
 
 BLOCK, NUM_WARPS = 512, 4
 FAST_BLOCKS = 16  # of a program of the fast path

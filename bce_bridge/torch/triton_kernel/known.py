@@ -5,8 +5,8 @@ import math
 
 import torch
 
-from bce_bridge.triton_kernel.launch import Launch
-from bce_bridge.triton_kernel.prepare import cores_answers
+from bce_bridge.torch.triton_kernel.launch import Launch
+from bce_bridge.torch.triton_kernel.prepare import cores_answers
 
 
 @functools.cache

@@ -1,13 +1,13 @@
 """torch.nn.functional.binary_cross_entropy_with_logits on the C core. Imports torch, the operators and the core.
 
 CPU tensors go to the core, CUDA tensors to the Triton kernel, tensors on other devices, and any with backend="aten", to
-libtorch's own operator. Plain tensors in eager mode take the shortest way, _Loss; everything else the operators of ops.py.
+libtorch's own operator. Plain tensors in eager mode take the shortest way, EagerLoss; everything else the operators of
+operators.py.
 """
 
 import functools
 import importlib
 import importlib.metadata
-import numbers
 import os
 import sys
 import warnings
@@ -15,9 +15,10 @@ import warnings
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from bce_bridge import _torch_private, ops
+from bce_bridge.torch import _private, checks, evaluate, operators
+from bce_bridge.torch.autograd import EagerLoss
+from bce_bridge.torch.derivatives import scaled_first
 
-_INPUT_ALONE = (True, *[False] * 7)
 BACKENDS = ("auto", "core", "triton", "aten")
 
 
@@ -74,18 +75,18 @@ def binary_cross_entropy_with_logits(
     elif reduction not in ("mean", "sum", "none"):
         reduction = _deprecated_mean(reduction)
     compiling = torch.compiler.is_compiling()
-    plain = not compiling and ops.readable(input, target, weight, pos_weight)
+    plain = not compiling and evaluate.readable(input, target, weight, pos_weight)
     if not plain:
-        _check_tensors(input, target, weight, pos_weight)
+        checks.check_tensors(input, target, weight, pos_weight)
     if target.size() != input.size():
-        raise ops.target_error(input, target)
+        raise checks.target_error(input, target)
     if type(label_smoothing) is not float or not 0.0 <= label_smoothing <= 1.0:
-        label_smoothing = _smoothing(label_smoothing)
+        label_smoothing = checks.checked_label_smoothing(label_smoothing)
     kernel = "core" if plain and backend in ("auto", "core") else kernel_for(backend, input, target, weight, pos_weight)
     if kernel == "aten":
         return _aten(input, target, weight, pos_weight, reduction, label_smoothing)
     if not plain:
-        _check_readable(input=input, target=target, weight=weight, pos_weight=pos_weight)
+        checks.check_readable(input=input, target=target, weight=weight, pos_weight=pos_weight)
     if not input.is_floating_point():
         raise RuntimeError(f"input has dtype {input.dtype}, wants a floating one: convert it with .float()")
 
@@ -97,10 +98,10 @@ def binary_cross_entropy_with_logits(
         or (pos_weight is not None and pos_weight.requires_grad)
     )
     arguments = input, target, weight, pos_weight, reduction, label_smoothing, dtype
-    if kernel == "operator" or compiling or _torch_private.intercepted():
+    if kernel == "operator" or compiling or _private.intercepted():
         return _operator(differentiable, *arguments)
-    evaluate = ops.triton_loss_and_gradient if kernel == "triton" else ops.core_loss_and_gradient
-    return _Loss.apply(*arguments, evaluate) if differentiable else evaluate(*arguments, False)[0]
+    compute = evaluate.triton_loss_and_gradient if kernel == "triton" else evaluate.core_loss_and_gradient
+    return EagerLoss.apply(*arguments, compute) if differentiable else compute(*arguments, False)[0]
 
 
 def _deprecated_mean(reduction):
@@ -118,38 +119,7 @@ def loss_dtype(input, target, device_type):
     return dtype
 
 
-def _check_tensors(input, target, weight, pos_weight):
-    for name, tensor in (("input", input), ("target", target), ("weight", weight), ("pos_weight", pos_weight)):
-        if tensor is None and name in ("weight", "pos_weight"):
-            continue
-        ops.check_tensor(name, tensor)
-        if tensor.is_nested:
-            raise RuntimeError(
-                f"{name} is a nested tensor, wants a strided one: use to_padded_tensor(), with a weight of 0 for the padding"
-            )
-
-
-def _check_readable(**tensors):
-    for name, tensor in tensors.items():
-        if tensor is None or (tensor.layout is torch.strided and tensor.dtype in ops.DTYPES):
-            continue
-        if tensor.layout is not torch.strided:
-            remedy = "to_dense()"
-        else:
-            remedy = "dequantize()" if tensor.is_quantized else "its .real" if tensor.is_complex() else "float()"
-        got = f"{name} is a {tensor.layout} tensor of dtype {tensor.dtype}"
-        raise RuntimeError(f"{got}, wants a strided one of real numbers: use {remedy}")
-
-
-def _smoothing(value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"label_smoothing is {value!r}, wants a number in [0, 1]")
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"label_smoothing is {value!r}, wants a number in [0, 1]")
-    return float(value)
-
-
-@_torch_private.constant_when_compiled  # nothing to trace; torch 2.11 would trace into a cached function all the same
+@_private.constant_when_compiled  # nothing to trace; torch 2.11 would trace into a cached function all the same
 def _triton_problem(device):
     """Why the CUDA kernels do not serve on this device, or None."""
     return _find_triton_problem(device)
@@ -158,7 +128,7 @@ def _triton_problem(device):
 @functools.cache
 def _find_triton_problem(device):
     try:
-        triton_kernel = importlib.import_module("bce_bridge.triton_kernel")
+        triton_kernel = importlib.import_module("bce_bridge.torch.triton_kernel")
     except ImportError as error:  # of Triton, or because it is too old
         return f"the package triton, 3.4 or newer, is needed ({error}): pip install triton"
     if not triton_kernel.gives_the_cores_bits(device):
@@ -173,7 +143,7 @@ def _warn_of_aten(problem):
 
 
 def kernel_for(backend, input, target, weight, pos_weight):
-    """What computes the loss: "core", "triton", "aten", or "operator" for whatever the operators of ops.py choose."""
+    """What computes the loss: "core", "triton", "aten", or "operator" for whatever the operators of operators.py choose."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, wants one of {', '.join(map(repr, BACKENDS))}")
     if backend == "aten":
@@ -220,81 +190,15 @@ def _aten(input, target, weight, pos_weight, reduction, label_smoothing):
 
 
 def _operator(differentiable, input, *arguments):
-    """The loss by the operators of ops.py."""
+    """The loss by the operators of operators.py."""
     if torch.jit.is_tracing():  # a graph of TorchScript can hold no operator written in Python
         return _aten(input, *arguments[:5])
     if distributed := sys.modules.get("torch.distributed.tensor"):
         if any(isinstance(tensor, distributed.DTensor) for tensor in (input, *arguments[:3])):
-            from bce_bridge.distributed import dtensor_loss
+            from bce_bridge.torch.distributed import dtensor_loss
 
             return dtensor_loss(input, *arguments[:5])
     dtype = arguments[-1]
-    if (
-        differentiable
-        and input.requires_grad
-        and not ops.scaled_first(input.dtype, dtype)
-        and not _torch_private.transforming()
-    ):
-        return ops.loss_and_gradient(input, *arguments)[0]
-    return ops.loss(input, *arguments, 0)
-
-
-class _Loss(_torch_private.Function):
-    """Loss and gradient in one pass, which keeps the gradient and, for the other derivatives, its operands.
-
-    The gradient is no saved tensor: the first backward takes it away, so that it is nobody else's and may be changed and handed
-    out. Another backward of the same graph computes it again.
-    """
-
-    @staticmethod
-    def forward(ctx, input, target, weight, pos_weight, reduction, label_smoothing, dtype, evaluate):
-        # In float16 the gradient waits for grad_output, see ops.scaled_first.
-        with_gradient = ctx.needs_input_grad[0] and input.dtype is not torch.float16
-        loss, gradient = evaluate(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient)
-        ctx.save_for_backward(input, target, weight, pos_weight)
-        ctx.options = reduction, label_smoothing
-        ctx.gradient = gradient
-        return loss
-
-    @staticmethod
-    def backward(ctx, grad_output):
-        operands = ctx.saved_tensors
-        needed = ctx.needs_input_grad
-        if (
-            torch.compiler.is_compiling()
-            or torch.is_grad_enabled()
-            or _torch_private.transforming()
-            or type(grad_output) is not torch.Tensor
-            or not ((one := _is_one(grad_output)) or ops.has_memory(grad_output))
-        ):
-            return *ops.gradients(operands, needed, grad_output, *ctx.options), None, None, None, None
-        gradient = None
-        if needed[0]:
-            gradient = vars(ctx).pop("gradient", None)  # in one step, should two threads be here
-            if not one and ops.scaled_first(operands[0].dtype, grad_output.dtype):
-                gradient = None
-            if gradient is None:
-                gradient, *_ = ops.gradients(operands, _INPUT_ALONE, grad_output, *ctx.options)
-            elif not one:
-                gradient.mul_(grad_output)
-        if needed == _INPUT_ALONE:
-            return gradient, None, None, None, None, None, None, None
-        _, *others = ops.gradients(operands, (False, *needed[1:4]), grad_output, *ctx.options)
-        return gradient, *others, None, None, None, None
-
-
-def _is_one(tensor):
-    """Whether all elements are known to be one 1, as they are after loss.backward() and loss.sum().backward().
-
-    A device is not asked, since that would stall it.
-    """
-    if not tensor.is_cpu:
-        return False
-    if tensor.dim():
-        if any(tensor.stride()) or not tensor.numel():
-            return False
-        tensor = tensor[(0,) * tensor.dim()]
-    try:
-        return tensor.item() == 1.0
-    except RuntimeError:
-        return False  # it stands for a batch
+    if differentiable and input.requires_grad and not scaled_first(input.dtype, dtype) and not _private.transforming():
+        return operators.loss_and_gradient(input, *arguments)[0]
+    return operators.loss(input, *arguments, 0)

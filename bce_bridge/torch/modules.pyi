@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor
 
-from bce_bridge.functional import _Backend
+from bce_bridge.torch.functional import _Backend
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     label_smoothing: float

@@ -4,7 +4,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
-from bce_bridge import _abi, functional, ops
+from bce_bridge import _abi
+from bce_bridge.torch import checks, evaluate, functional
+from bce_bridge.torch.derivatives import scaled_first
 
 # What a rank asks for, of which all must ask alike.
 _CHOICES = [
@@ -74,7 +76,7 @@ class _GlobalLoss(torch.autograd.Function):
         ctx.save_for_backward(logits, targets, weight, pos_weight)
         ctx.options = reduction, label_smoothing, total.count
         loss = torch.empty((), dtype=dtype, device="cpu")  # whatever torch.set_default_device says
-        _abi.round_partial(total, reduction, ops.DTYPES[dtype], loss.data_ptr())
+        _abi.round_partial(total, reduction, evaluate.DTYPES[dtype], loss.data_ptr())
         return loss.to(logits.device)
 
     @staticmethod
@@ -82,10 +84,10 @@ class _GlobalLoss(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError("global_loss has first derivatives only: call backward without create_graph")
         logits, targets, weight, pos_weight = ctx.saved_tensors
-        if not ops.scaled_first(logits.dtype, grad_output.dtype):
+        if not scaled_first(logits.dtype, grad_output.dtype):
             gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options).mul_(grad_output)
         else:
-            # As in ops.gradients.
+            # As in operators.gradients.
             weight = grad_output.double() if weight is None else weight.double() * grad_output.double()
             gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options)
         return gradient, None, None, None, None, None, None
@@ -119,7 +121,7 @@ def _add(partial, logits, targets, weight, pos_weight, label_smoothing):
     empty = [torch.empty_like(operand, device="meta") if isinstance(operand, torch.Tensor) else operand for operand in operands]
     _loss(*empty, "sum", label_smoothing)
     if _by_triton(operands):
-        for fields in ops.triton_partial_sums(*operands, label_smoothing):
+        for fields in evaluate.triton_partial_sums(*operands, label_smoothing):
             _abi.lib.bce_partial_merge(partial, _abi.partial_from(fields))
     else:
         _evaluate(operands, "sum", label_smoothing, partial=partial)
@@ -133,7 +135,7 @@ def _by_triton(operands):
 def _evaluate(operands, reduction, label_smoothing, **results):
     """Have the core compute the results of operands on any device."""
     operands = [None if operand is None else operand.cpu().resolve_neg() for operand in operands]
-    _abi.evaluate(*map(ops.describe, operands), label_smoothing, reduction, **results)
+    _abi.evaluate(*map(evaluate.describe, operands), label_smoothing, reduction, **results)
 
 
 def _loss(logits, targets, weight, pos_weight, reduction, label_smoothing):
@@ -146,9 +148,9 @@ def _gradient(logits, targets, weight, pos_weight, reduction, label_smoothing, c
     """The gradient of the global loss, of count elements, with respect to these logits."""
     operands = logits, targets, weight, pos_weight
     if _by_triton(operands):
-        return ops.triton_gradient(*operands, reduction, label_smoothing, count)
+        return evaluate.triton_gradient(*operands, reduction, label_smoothing, count)
     gradient = torch.empty_like(logits, device="cpu")
-    _evaluate(operands, reduction, label_smoothing, count=count, gradient=ops.describe(gradient))
+    _evaluate(operands, reduction, label_smoothing, count=count, gradient=evaluate.describe(gradient))
     return gradient.to(logits.device)
 
 
@@ -176,7 +178,7 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
             return None
         if not isinstance(tensor, DTensor):
             tensor = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
-        ops.check_weights(logits, **{name: tensor})
+        checks.check_weights(logits, **{name: tensor})
         own, of_gradient = zip(*(_align(placement, tensor.shape, logits.shape) for placement in placements))
         if torch.compiler.is_compiling():  # which cannot trace _Local
             return tensor.redistribute(mesh, own).to_local(grad_placements=of_gradient)

@@ -3,8 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from bce_bridge import ops
-from bce_bridge.functional import binary_cross_entropy_with_logits
+from bce_bridge.torch.checks import check_tensor
+from bce_bridge.torch.functional import binary_cross_entropy_with_logits
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
@@ -30,7 +30,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     ):
         for name, tensor in (("weight", weight), ("pos_weight", pos_weight)):
             if tensor is not None:
-                ops.check_tensor(name, tensor)
+                check_tensor(name, tensor)
         super().__init__(weight, size_average, reduce, reduction, pos_weight)
         self.label_smoothing = label_smoothing
         self.backend = backend

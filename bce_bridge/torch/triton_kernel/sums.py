@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from bce_bridge.triton_kernel.float64 import _bits, _from_bits, _minus
-from bce_bridge.triton_kernel.memory import _rounded
+from bce_bridge.torch.triton_kernel.float64 import _bits, _from_bits, _minus
+from bce_bridge.torch.triton_kernel.memory import _rounded
 
 # A partial sum is a few rows, to be added up, each with the fields of bce_partial: blocks add to different rows, so as not to
 # queue for one. Integer additions have no order, so that the total is the same whenever each comes.

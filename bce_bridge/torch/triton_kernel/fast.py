@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from bce_bridge.triton_kernel.memory import _load, _offsets
-from bce_bridge.triton_kernel.pairs import (
+from bce_bridge.torch.triton_kernel.memory import _load, _offsets
+from bce_bridge.torch.triton_kernel.pairs import (
     LIMIT,
     TINY_BITS,
     WEIGHTED_LIMIT,
@@ -19,7 +19,7 @@ from bce_bridge.triton_kernel.pairs import (
     _sum_of_pairs,
     _two_sum,
 )
-from bce_bridge.triton_kernel.sums import _deposit_interval
+from bce_bridge.torch.triton_kernel.sums import _deposit_interval
 
 # The fields of work, all 0 at first: how many elements are listed, whether the sum is still to be had by float64 formulae, and
 # how many programs are done with each of the two passes that follow. The list has its own memory.

@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from bce_bridge.triton_kernel.fast import DONE, LEFT_OUT, LISTED, UNSETTLED
-from bce_bridge.triton_kernel.float64 import (
+from bce_bridge.torch.triton_kernel.fast import DONE, LEFT_OUT, LISTED, UNSETTLED
+from bce_bridge.torch.triton_kernel.float64 import (
     TAIL,
     _accurate,
     _exp_minus,
@@ -18,8 +18,8 @@ from bce_bridge.triton_kernel.float64 import (
     _times_exp_minus,
     _unsettled,
 )
-from bce_bridge.triton_kernel.memory import _load, _offsets, _rounded
-from bce_bridge.triton_kernel.sums import SIZE, _deposit, _row, _store_rounded_sum, _store_upper_end
+from bce_bridge.torch.triton_kernel.memory import _load, _offsets, _rounded
+from bce_bridge.torch.triton_kernel.sums import SIZE, _deposit, _row, _store_rounded_sum, _store_upper_end
 
 
 @triton.jit

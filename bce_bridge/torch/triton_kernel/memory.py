@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from bce_bridge.triton_kernel.float64 import _bits
+from bce_bridge.torch.triton_kernel.float64 import _bits
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DTYPES = (*FLOATING, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)

@@ -5,8 +5,8 @@ import functools
 import torch
 
 from bce_bridge import _abi
-from bce_bridge.triton_kernel import pairs
-from bce_bridge.triton_kernel.float64 import bits_of
+from bce_bridge.torch.triton_kernel import pairs
+from bce_bridge.torch.triton_kernel.float64 import bits_of
 
 
 @functools.lru_cache(256)
