@@ -32,9 +32,11 @@ int main(void)
         {"fma", test_fma},
 #endif
         {"values", test_values},
+        {"options", test_options},
         {"limits", test_limits},
         {"dtypes", test_dtypes},
         {"sums", test_sums},
+        {"any losses", test_any_losses},
         {"partial sums", test_partial_sums},
         {"broadcasting", test_broadcasting},
         {"layouts", test_layouts},
@@ -52,6 +54,7 @@ int main(void)
 #endif
 #ifdef TEST_WRAPPED
         {"shortage", test_shortage},
+        {"signals", test_signals},
 #endif
     };
     for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {

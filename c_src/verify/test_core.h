@@ -118,9 +118,11 @@ static inline bce_results all_results(const problem *problem)
 
 /* The groups, in test_values.c, test_arrays.c and test_threads.c. */
 void test_values(void);
+void test_options(void);
 void test_limits(void);
 void test_dtypes(void);
 void test_sums(void);
+void test_any_losses(void);
 void test_partial_sums(void);
 void test_broadcasting(void);
 void test_layouts(void);
@@ -138,6 +140,7 @@ void test_fma(void);
 void test_fork(void);
 #ifdef TEST_WRAPPED
 void test_shortage(void);
+void test_signals(void);
 #endif
 
 #endif

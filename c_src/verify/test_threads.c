@@ -9,6 +9,7 @@
 #define THREADS_OF_THE_CORE 0  /* it has one thread there, and processes are not forked */
 #else
 #define THREADS_OF_THE_CORE 1
+#include <signal.h>
 #include <sys/wait.h>
 #endif
 
@@ -385,6 +386,10 @@ int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *)
 
 static atomic_bool no_memory;
 static atomic_int threads_to_be_had = INT32_MAX;
+/* While set: the signals that the last thread started with blocked, and how many were started. */
+static atomic_bool watching_signals;
+static sigset_t blocked_in_threads;
+static int threads_started;
 
 void *__wrap_malloc(size_t size)
 {
@@ -393,6 +398,10 @@ void *__wrap_malloc(size_t size)
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
 {
+    if (atomic_load(&watching_signals)) {
+        pthread_sigmask(SIG_BLOCK, NULL, &blocked_in_threads);
+        threads_started++;
+    }
     return atomic_fetch_sub(&threads_to_be_had, 1) > 0 ? __real_pthread_create(thread, attributes, run, argument) : 11;
 }
 
@@ -413,6 +422,39 @@ void test_shortage(void)
         atomic_store(&threads_to_be_had, INT32_MAX);
         CHECK(status == BCE_OK && as_before(&l, gradient, &partial));
     }
+    free(gradient);
+    large_free(&l);
+    restore_defaults();
+}
+
+/* A thread of the core runs no handler of the caller's but for its own faults, which it cannot leave to another thread; and the
+   caller's mask is after a call what it was before. */
+void test_signals(void)
+{
+    const int others[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD, SIGALRM, SIGUSR1, SIGPIPE};
+    const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    large l;
+    bce_partial partial;
+    sigset_t mine, before, after;
+    large_init(&l, (int64_t)1 << 18, 15);
+    sigemptyset(&mine);
+    sigaddset(&mine, SIGUSR2);
+    pthread_sigmask(SIG_SETMASK, &mine, &before);
+    bce_set_num_threads(2);
+    threads_started = 0;
+    atomic_store(&watching_signals, true);
+    float *gradient = allocate((size_t)l.n * sizeof *gradient);
+    CHECK(evaluate_large(&l, gradient, &partial) == BCE_OK && as_before(&l, gradient, &partial));
+    atomic_store(&watching_signals, false);
+    CHECK(threads_started == 1);
+    pthread_sigmask(SIG_SETMASK, &before, &after);
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        CHECK(sigismember(&blocked_in_threads, others[i]) == 1);
+        CHECK(sigismember(&after, others[i]) == 0);
+    }
+    CHECK(sigismember(&after, SIGUSR2) == 1);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        CHECK(sigismember(&blocked_in_threads, faults[i]) == 0);
     free(gradient);
     large_free(&l);
     restore_defaults();

@@ -21,25 +21,32 @@ static double error_in_ulp(bce_dtype dtype, double got, long double exact)
     return (double)ldexpl(fabsl((long double)got - exact), -unit);
 }
 
-/* The formulae of bce.h, and for each the sum of its terms' magnitudes where they may cancel. */
-static void exact_results(double x, double y, double w, double p, long double exact[RESULTS], long double terms[RESULTS])
+/* The formulae of bce.h for targets smoothed by e, the derivatives over the divisor, and for each result the sum of its terms'
+   magnitudes where they may cancel. */
+static void exact_results(double x, double y, double w, double p, double e, double divisor, long double exact[RESULTS],
+                          long double terms[RESULTS])
 {
+    long double keep = 1.0L - e, smoothed = y * keep + e / 2.0L, complement = (1.0L - y) * keep + e / 2.0L;
     long double a = fabsl((long double)x), t = expl(-a), l = log1pl(t);
     long double plus = 1.0L / (1.0L + t), minus = t / (1.0L + t);
     long double softplus = x > 0.0 ? a + l : l, softplus_minus = x > 0.0 ? l : a + l;
     long double sigma = x > 0.0 ? plus : minus, sigma_minus = x > 0.0 ? minus : plus;
-    exact[LOSS] = w * ((1.0L - y) * softplus + (long double)p * y * softplus_minus);
-    exact[GRADIENT] = w * ((1.0L - y) * sigma - (long double)p * y * sigma_minus);
-    exact[CURVATURE] = w * (1.0L - y + (long double)p * y) * sigma * sigma_minus;
-    exact[D_TARGETS] = w * ((p - 1.0L) * l + (x > 0.0 ? -1.0L : p) * a);
-    exact[D_WEIGHT] = (1.0L - y) * softplus + (long double)p * y * softplus_minus;
-    exact[D_POS_WEIGHT] = (long double)w * y * softplus_minus;
+    exact[LOSS] = w * (complement * softplus + p * smoothed * softplus_minus);
+    exact[GRADIENT] = w * (complement * sigma - p * smoothed * sigma_minus);
+    exact[CURVATURE] = w * (complement + p * smoothed) * sigma * sigma_minus;
+    exact[D_TARGETS] = w * keep * ((p - 1.0L) * l + (x > 0.0 ? -1.0L : p) * a);
+    exact[D_WEIGHT] = complement * softplus + p * smoothed * softplus_minus;
+    exact[D_POS_WEIGHT] = w * smoothed * softplus_minus;
     for (int k = 0; k < RESULTS; k++)
         terms[k] = 0.0L;
-    if (y != 0.0 && y != 1.0)
-        terms[GRADIENT] = w * ((1.0L - y) * sigma + (long double)p * y * sigma_minus);
+    if (smoothed != 0.0L && complement != 0.0L)
+        terms[GRADIENT] = w * (complement * sigma + p * smoothed * sigma_minus);
     /* w (p - 1) L and the linear term, of opposite signs for p > 1. */
-    terms[D_TARGETS] = w * (fabsl(p - 1.0L) * l + (x > 0.0 ? 1.0L : p) * a);
+    terms[D_TARGETS] = w * keep * (fabsl(p - 1.0L) * l + (x > 0.0 ? 1.0L : p) * a);
+    for (int k = GRADIENT; k < RESULTS; k++) {
+        exact[k] /= divisor;
+        terms[k] /= divisor;
+    }
 }
 
 void test_values(void)
@@ -63,7 +70,7 @@ void test_values(void)
                 long double exact[RESULTS], terms[RESULTS];
                 for (int k = 0; k < 4; k++)
                     in[k] = element_read(dtype, problem.operands[k] + at);
-                exact_results(in[0], in[1], in[2], in[3], exact, terms);
+                exact_results(in[0], in[1], in[2], in[3], 0.0, 1.0, exact, terms);
                 for (int k = 0; k < RESULTS; k++) {
                     double got = element_read(dtype, problem.results[k] + at);
                     double error = error_in_ulp(dtype, got, exact[k]);
@@ -81,6 +88,56 @@ void test_values(void)
             printf("  %-8s %s labels: loss %.3f, gradient %.3f, curvature %.3f ULP beyond cancellation\n", names[d],
                    hard ? "hard" : "soft", worst[LOSS], worst[GRADIENT], worst[CURVATURE]);
         }
+    problem_free(&problem);
+}
+
+/* Smoothed targets, parts of a mean, and logits so large that e^-|x| is subnormal, one by one and together. The smoothed
+   coefficients are within 3 roundings of themselves, and a mean's division is one more. */
+void test_options(void)
+{
+    static const double smoothings[] = {0.0, 0x1p-20, 0.3, 1.0}, divisors[] = {1.0, 7.0, 1024.0};
+    uint64_t state = 22;
+    problem problem;
+    problem_init(&problem, 300);
+    for (int d = 0; d < FLOATING_DTYPES * 2 * 4 * 3; d++) {
+        bce_dtype dtype = (bce_dtype)(d % FLOATING_DTYPES);
+        bool tails = d / FLOATING_DTYPES % 2;
+        double e = smoothings[d / FLOATING_DTYPES / 2 % 4], divisor = divisors[d / FLOATING_DTYPES / 2 / 4];
+        problem_fill(&problem, tails ? BCE_FLOAT64 : dtype, false, &state);
+        for (int64_t i = 0; tails && i < problem.n; i++) {
+            /* Weights that bring e^-|x| / 1024 back among the normal numbers of the dtype. */
+            double *x = (double *)problem.operands[0] + i, *w = (double *)problem.operands[2] + i;
+            *x = copysign(698.0 + random_unit(&state) * (dtype == BCE_FLOAT64 ? 60.0 : 44.0), *x);
+            *w = dtype == BCE_FLOAT64 ? 0x1p950 : 0x1p980;
+        }
+        for (int k = 0; k < RESULTS; k++)
+            problem.wanted[k] = contiguous(problem.results[k], dtype, &problem.n);
+        bce_arguments arguments =
+            arguments_of(problem.arrays[0], problem.arrays[1], &problem.arrays[2], &problem.arrays[3], BCE_NONE);
+        arguments.label_smoothing = e;
+        bce_results results = all_results(&problem);
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+        arguments.reduction = BCE_MEAN;
+        arguments.count = (int64_t)divisor;
+        results.loss = NULL;
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+        for (int64_t i = 0; i < problem.n; i++) {
+            double in[4], bound = dtype == BCE_FLOAT64 ? 4.0 : 0.5001;
+            long double exact[RESULTS], terms[RESULTS];
+            for (int k = 0; k < 4; k++)
+                in[k] = element_read(problem.arrays[k].dtype,
+                                     problem.operands[k] + (size_t)i * element_size(problem.arrays[k].dtype));
+            exact_results(in[0], in[1], in[2], in[3], e, divisor, exact, terms);
+            for (int k = 0; k < RESULTS; k++) {
+                double got = element_read(dtype, problem.results[k] + (size_t)i * element_size(dtype));
+                /* Four float64 roundings of terms that cancel, as above. */
+                double cancelled = exact[k] != 0.0L ? (double)(0x1p-51L * terms[k] / fabsl(exact[k])) : 0.0;
+                double allowance = cancelled * error_in_ulp(dtype, 0.0, exact[k]);
+                double error = error_in_ulp(dtype, got, exact[k]);  /* 0 for an infinity that is right */
+                check(error == 0.0 || error <= bound + allowance, "a result is within its bound", __FILE__, __LINE__);
+            }
+        }
+    }
     problem_free(&problem);
 }
 
@@ -261,6 +318,60 @@ void test_sums(void)
         free(y);
         free(losses);
     }
+}
+
+/* What the first of so many losses is in a test of any losses: at the top of a binade with all bits set below it, where sums
+   carry most; so with the bits of the second level set alone; of any exponents; next to each end of the range; not finite. */
+static double any_loss(uint64_t *state, int kind)
+{
+    const double sign = random_bits(state) >> 63 ? -1.0 : 1.0, u = random_unit(state);
+    switch (kind) {
+    case 0: return 2.0 - (double)(1 + random_below(state, 512)) * 0x1p-52;
+    case 1: return 2.0 - (double)(0x80 + (random_below(state, 16) << 8)) * 0x1p-52 - 0x1p-52;
+    case 2: return sign * (2.0 - u * 0x1p-9);
+    case 3: return sign * ldexp(1.0 + u, (int)random_below(state, 2000) - 1000);
+    case 4: return sign * ldexp(1.0 + u, (int)random_below(state, 110) - 1074);
+    case 5: return ldexp(2.0 - u * 0x1p-30, 1013 + (int)random_below(state, 11));
+    case 6: return u < 0.02 ? sign * HUGE_VAL : u < 0.03 ? (double)NAN : sign * u;
+    default: return sign * ldexp(2.0 - u * 0x1p-30, random_below(state, 2) ? 0 : -53 - (int)random_below(state, 60));
+    }
+}
+
+/* The partial sum of a call is that of its element losses one by one, whatever they are, on every instruction set: at x = 64
+   and y = 0 the loss is 64 w, as log(1 + e^-64) is lost. */
+void test_any_losses(void)
+{
+    enum { N = 3 * 256 + 77, KINDS = 8 };
+    static double x[N], w[N], losses[N];
+    const unsigned char no = 0;
+    const int64_t zero_stride = 0;
+    uint64_t state = 23;
+    for (int turn = 0; turn < 25 * KINDS; turn++) {
+        const int64_t n = turn < KINDS ? N : 1 + random_below(&state, N);
+        for (int i = 0; i < N; i++) {
+            x[i] = 64.0;
+            w[i] = any_loss(&state, turn % KINDS) / 64.0;
+        }
+        bce_array weight = contiguous(w, BCE_FLOAT64, &n), out = contiguous(losses, BCE_FLOAT64, &n);
+        bce_arguments arguments = arguments_of(contiguous(x, BCE_FLOAT64, &n), vector((void *)&no, BCE_BOOL, &n, &zero_stride),
+                                               &weight, NULL, BCE_NONE);
+        for (int isa = 0; bce_isa_name(isa) != NULL; isa++) {
+            if (bce_set_isa(bce_isa_name(isa), NULL) != BCE_OK)
+                continue;
+            bce_partial whole = {{0}, 0, 0, 0, 0}, of_numbers = whole;
+            bce_results results = no_results;
+            results.loss = &out;
+            results.partial = &whole;
+            CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+            bool expected = true;
+            for (int64_t i = 0; i < n; i++)
+                expected &= losses[i] == 64.0 * w[i] || w[i] != w[i];
+            CHECK(expected);
+            bce_partial_add(&of_numbers, losses, (size_t)n);
+            CHECK(memcmp(&whole, &of_numbers, sizeof whole) == 0);
+        }
+    }
+    bce_set_isa(NULL, NULL);
 }
 
 static double rounded_sum(const double *numbers, size_t n)
