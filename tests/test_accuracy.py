@@ -136,6 +136,26 @@ def test_float32_near_ties():
             assert compare.error_in_ulp(got, value, "float32") <= 0.5, float(number).hex()
 
 
+# Catches: a number next to a tie that is settled as if it were not weighted, smoothed or divided. The bound is that of one
+# rounding of a float64 that is itself rounded.
+@pytest.mark.parametrize(
+    "options, factor",
+    [
+        ({"reduction": "mean"}, 1 / 512),
+        ({"weight": 2.0}, 2.0),
+        ({"pos_weight": 2.0}, 2.0),
+        ({"weight": 0.25, "reduction": "mean"}, 2.0**-11),
+    ],
+)
+def test_float32_near_ties_with_a_factor(options, factor):
+    x = (np.arange(-511, 512, 2) * 2.0**-23).astype(np.float32)
+    y = np.ones(x.shape, np.float32)
+    _, gradient = core.loss_and_grad(x, y, **{"reduction": "none", **options})
+    for got, number in zip(gradient, x):
+        value = exact.element(number, 1, 1, 1)[1] * factor
+        assert compare.error_in_ulp(got, value, "float32") <= 0.5001, float(number).hex()
+
+
 # The promise for float32 holds for soft labels too, but for a gradient near its root.
 def test_float32_at_soft_labels():
     rng = np.random.default_rng(5)

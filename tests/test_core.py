@@ -519,6 +519,18 @@ def test_refused_memory(out, error, message):
         core.loss_and_grad(whole[1:], np.zeros(3, np.float32), out=whole[:3] if isinstance(out, str) else out)
 
 
+# Catches: an overlap that is looked for in some operands alone, and one refused where the memory is an operand's own.
+@pytest.mark.parametrize("name", ["logits", "targets", "weight", "pos_weight"])
+def test_memory_that_overlaps_any_operand_is_refused(name):
+    whole = np.linspace(0.1, 0.9, 4)
+    operands = {each: np.linspace(0.2, 0.8, 3) for each in ("logits", "targets", "weight", "pos_weight")}
+    _, expected = core.loss_and_grad(**{**operands, name: whole[1:].copy()})
+    operands[name] = whole[1:]
+    with pytest.raises(ValueError, match="out overlaps an operand"):
+        core.loss_and_grad(**operands, out=whole[:3])
+    assert np.array_equal(core.loss_and_grad(**operands, out=operands[name])[1], expected)
+
+
 # Catches: double-double arithmetic outside its domain, and a tie that the tiny rest e^-|x| should have broken.
 # Up to that rest the loss is (1 - y) x and the gradient 1 - y, both exact in float64 here, and the rest is positive in the
 # first and negative in the second.

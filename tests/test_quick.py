@@ -4,6 +4,7 @@ import math
 import subprocess
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -96,6 +97,43 @@ def test_sum_of_many_equal_losses(x):
             assert compare.error_in_ulp(total, expected, "float32") <= 0.5001
             mean, _ = core.loss_and_grad(logits, targets)
             assert compare.error_in_ulp(mean, expected / n, "float32") <= 0.5001
+
+
+# The same of means, which are divided, as is the error of their sum: by as much and no more.
+@pytest.mark.parametrize("count", [3, 4096])
+def test_means_next_to_a_tie_are_correctly_rounded(count):
+    rng = np.random.default_rng(7)
+    for _ in range(200):
+        logits = np.full(count, rng.uniform(-1, 1))
+        loss = math.log1p(math.exp(logits[0]))
+        unit = float(np.spacing(np.float32(loss)))
+        midpoint = (math.floor(loss / unit) + 0.5) * unit
+        logits[:] = math.log(math.expm1(midpoint))
+        logits[0] = np.nextafter(logits[0], rng.choice([-100.0, 100.0]))
+        exactly = core.Accumulator().update(logits, np.zeros(count))
+        assert abs(exactly.mean() / midpoint - 1) < 2**-48
+        assert core.loss(logits, np.zeros(count, np.float32)) == exactly.mean(np.float32)
+
+
+# Catches: quick gradients where they are subnormal in their type, whose ties lie elsewhere than those of normal numbers: 1 / n
+# and a small weight bring them there though the logits are moderate. Each logit is the one at which the gradient is closest to
+# a tie between two subnormal numbers. A weight, even of 1, sends a call to the other formulae.
+@pytest.mark.parametrize("pos_weight", [None, 2.0**-6])
+@pytest.mark.parametrize("dtype, least, bits", [("float16", -24, 10), ("float32", -149, 23), (ml_dtypes.bfloat16, -133, 7)])
+def test_subnormal_gradients_next_to_a_tie_have_the_same_bits(dtype, least, bits, pos_weight):
+    n = 300
+    rng = np.random.default_rng(8)
+    with mp.workprec(400):
+        ties = [(2 * int(k) + 1) * mp.mpf(2) ** (least - 1) for k in rng.integers(2 ** (bits - 3), 2 ** (bits - 1), n)]
+        sigmas = [tie * n / (pos_weight or 1) for tie in ties]
+        logits = np.array([float(mp.log(sigma / (1 - sigma))) for sigma in sigmas])
+    if pos_weight is not None:
+        logits = -logits
+    targets = np.full(n, pos_weight is not None, np.float32)
+    got, expected = np.empty((2, n), dtype)
+    core.loss_and_grad(logits, targets, pos_weight=pos_weight, out=got)
+    core.loss_and_grad(logits, targets, 1.0, pos_weight, out=expected)
+    assert np.count_nonzero(got) == n and np.array_equal(got, expected)
 
 
 # Catches: a total that takes quick and other blocks together wrongly, or loses one.

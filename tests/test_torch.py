@@ -147,6 +147,25 @@ def test_strided_and_negated_views():
     )
 
 
+# Catches: a call that is made again for operands that differ from its own in dtype, strides or shape alone.
+@pytest.mark.parametrize("changed", [0, 1, 2, 3])
+def test_calls_that_differ_in_one_operand_alone(changed):
+    torch.manual_seed(5)
+    operands = [torch.rand(4, 4) for _ in range(4)]
+    others = [operands[changed].clone().T, operands[changed].double()]
+    if changed > 1:
+        others += [torch.rand(1, 4), torch.rand(1, 4).expand(4, 4), torch.rand(4, 1), torch.rand(())]
+
+    def loss(operands):
+        x, y, w, p = operands
+        return bce_bridge.binary_cross_entropy_with_logits(x, y, w, pos_weight=p, reduction="none").double()
+
+    for other in (operands[changed], *others):
+        given = [*operands[:changed], other, *operands[changed + 1 :]]
+        plain = [tensor.double().expand(4, 4).contiguous() for tensor in given]
+        torch.testing.assert_close(loss(given), loss(plain), rtol=1e-6, atol=0)
+
+
 def test_module_is_torchs_in_every_other_way():
     p = torch.tensor([1.0, 2.0])
     module = bce_bridge.BCEWithLogitsLoss(pos_weight=p, label_smoothing=0.1)

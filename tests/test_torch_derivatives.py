@@ -170,6 +170,18 @@ def test_batched_incoming_gradients(reduction):
     assert torch.equal(got, torch.stack(expected))
 
 
+# Catches: NaN in forward mode from a tangent of 0 where the derivative is infinite: what does not move adds nothing.
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_zero_tangent_silences_an_infinite_derivative(reduction):
+    x = torch.tensor([math.inf, -math.inf, 0.5], dtype=torch.float64)
+    y, dy = torch.tensor([[1.0, 0.0, 0.25], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    w = torch.ones(3, dtype=torch.float64)
+    tangent = jvp(lambda y, w: bce(x, y, w, reduction=reduction), (y, w), (dy, w))[1]
+    alone = jvp(lambda y, w: bce(x[2:], y, w, reduction=reduction), (y[2:], w[2:]), (dy[2:], w[2:]))[1]
+    expected = {"none": torch.cat([torch.zeros(2), alone]) if reduction == "none" else None, "mean": alone / 3, "sum": alone}
+    torch.testing.assert_close(tangent, expected[reduction], rtol=1e-15, atol=0)
+
+
 # Catches: NaN from 0 times infinity where a zero coefficient silences its term: masked logits must not spoil a Hessian.
 def test_infinite_logits_at_every_order():
     inf = math.inf
