@@ -1,0 +1,200 @@
+"""Whether the tests notice a wrong line in the C core: change one at a time, and run them. Run by `make mutants`.
+
+    mutants.py [NUMBER [SEED]]    judge so many mutants, drawn by the seed; writes docs/mutants.txt
+
+A mutant is killed if a check of c_src/verify/test_*.c fails, crashes or takes too long, and if not, by the Python tests in
+SUITES, with the mutant in a copy of the tree. Mutants that do not compile, and those whose machine code is the core's own, are
+passed over. tools/equivalent_mutants.txt lists survivors that no test can tell from the core, each with its reason.
+
+Not mutated are bce_polynomials.inc, whose every digit tests/test_repository.py compares with the program that writes it, and
+the vectors of bce_simd.h, each of which the others check.
+"""
+
+import collections
+import os
+import queue
+import random
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MUTATED = ("bce.c", "bce_accurate.c", "bce_isa.c", "bce_partial.c", "bce_threads.c")
+INCLUDED = ("bce_convert.inc", "bce_kernel.inc", "bce_math.h")  # by all vector sets
+VECTOR_SETS = ("bce_scalar.c", "bce_avx2.c", "bce_avx512.c", "bce_neon.c")
+SUITES = [f"tests/test_{name}.py" for name in ("core", "quick", "accuracy", "accumulator", "threads", "same_bits")]
+WORKERS = 2
+COMPILE = ["cc", "-O1", "-fPIC", "-w", "-DTEST_WRAPPED"]
+LINK = ["-Wl,--wrap=malloc,--wrap=pthread_create", "-lm", "-pthread"]
+TEST_LIMIT, SUITES_LIMIT = 30, 400  # seconds: some ten times what the core itself takes
+
+OPERATORS = {
+    "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "&&": "||", "||": "&&", "+": "-", "-": "+", "*": "/",
+    "/": "*", "%": "/", "<<": ">>", ">>": "<<", "&": "|", "|": "&", "+=": "-=", "-=": "+=", "|=": "&=", "&=": "|=",
+    "true": "false", "false": "true",
+}  # fmt: skip
+OPERATOR = re.compile(r"(?<= )(" + "|".join(map(re.escape, sorted(OPERATORS, key=len, reverse=True))) + r")(?=[ ;,)])")
+NUMBER = re.compile(r"(?<![\w.])(?:0x[\da-f.]+p[+-]?\d+|\d+\.\d+|\d+)(?![\w.])")
+CONDITION = re.compile(r"\b(?:if|while) (\(.*\))(?= [{\w]|$)")
+SIGN = re.compile(r"(?<=[ (])[-!](?=[\w(])")
+STATEMENT = re.compile(r"^ +(?:[\w*][\w\[\]().>+-]* (?:[-+*/%|&]|<<|>>)?= .*|\w+\(.*\)|continue|break);(?= *\\?$)")
+HIDDEN = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+
+Mutant = collections.namedtuple("Mutant", "file line was became")
+
+
+def other_numbers(text):
+    """A number that is doubled and halved, or one more and less."""
+    if "p" in text:
+        mantissa, exponent = text.split("p")
+        return [f"{mantissa}p{int(exponent) + step}" for step in (1, -1)]
+    if "." in text:
+        return [f"{float(text) * factor}" for factor in (2.0, 0.5)] if float(text) else ["1.0"]
+    return [str(int(text) + step) for step in (1, -1) if int(text) + step >= 0]
+
+
+def mutants_of(file):
+    """All mutants of a file, line by line."""
+    text = (ROOT / "c_src" / file).read_text()
+    hidden = HIDDEN.sub(lambda match: re.sub(r"[^\n]", "\0", match[0]), text)
+    for number, (line, visible) in enumerate(zip(text.split("\n"), hidden.split("\n")), 1):
+        if visible.startswith("#") and not visible.startswith("#define"):
+            continue
+        changes = [(match.span(), new) for match in NUMBER.finditer(visible) for new in other_numbers(match[0])]
+        changes += [(match.span(), OPERATORS[match[0]]) for match in OPERATOR.finditer(visible)]
+        changes += [(match.span(1), f"(!{match[1]})") for match in CONDITION.finditer(visible)]
+        changes += [(match.span(), "") for match in SIGN.finditer(visible)]
+        changes += [(match.span(), " " * (len(line) - len(line.lstrip())) + ";") for match in STATEMENT.finditer(visible)]
+        for (begin, end), new in changes:
+            yield Mutant(file, number, line, line[:begin] + new + line[end:])
+
+
+def run(command, folder, limit):
+    """Whether the command, with all that it starts, ends in time with exit status 0."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            return process.wait(limit) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return False
+
+
+class Copy:
+    """A copy of the tree to build mutants in."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in ("c_src", "bce_bridge", "tests", "vectors"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        runpy.run_path(str(ROOT / "bce_bridge/_build.py"))["ffibuilder"].emit_c_code(str(folder / "binding.c"))
+        include = ["-Ic_src", "-I" + sysconfig.get_path("include")]
+        self.tests = [f"c_src/verify/{path.name}" for path in sorted((folder / "c_src/verify").glob("test_*.c"))]
+        self.core = [f"c_src/{path.name}" for path in sorted((folder / "c_src").glob("bce*.c"))]
+        for source in (*self.tests, *self.core, "binding.c"):
+            subprocess.run([*COMPILE, *include, "-c", source, "-o", source + ".o"], cwd=folder, check=True)
+        self.module = f"bce_bridge/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
+        self.originals = {source: (folder / (source + ".o")).read_bytes() for source in self.core}
+
+    def killer(self):
+        """The tests that fail with the objects as they are, or None."""
+        objects = [source + ".o" for source in self.core]
+        subprocess.run(
+            ["cc", *(source + ".o" for source in self.tests), *objects, *LINK, "-o", "test_core"], cwd=self.folder, check=True
+        )
+        if not run(["./test_core"], self.folder, TEST_LIMIT):
+            return "C"
+        subprocess.run(
+            ["cc", "-shared", "binding.c.o", *objects, "-lm", "-pthread", "-o", self.module], cwd=self.folder, check=True
+        )
+        pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not r", *SUITES]
+        return None if run(pytest, self.folder, SUITES_LIMIT) else "Python"
+
+    def judge(self, mutant):
+        """ "C" or "Python" for what kills it, "survived", "same code" or "does not compile"."""
+        path = self.folder / "c_src" / mutant.file
+        original = path.read_text()
+        lines = original.split("\n")
+        lines[mutant.line - 1] = mutant.became
+        path.write_text("\n".join(lines))
+        sources = [f"c_src/{name}" for name in (VECTOR_SETS if mutant.file in INCLUDED else (mutant.file,))]
+        try:
+            for source in sources:
+                if not run([*COMPILE, "-c", source, "-o", source + ".o"], self.folder, 300):
+                    return "does not compile"
+            if all((self.folder / (source + ".o")).read_bytes() == self.originals[source] for source in sources):
+                return "same code"
+            return self.killer() or "survived"
+        finally:
+            path.write_text(original)
+            for source in sources:
+                (self.folder / (source + ".o")).write_bytes(self.originals[source])
+
+
+def equivalents():
+    """{(file, line, what it became, or "any"): reason}, of tools/equivalent_mutants.txt."""
+    text = (ROOT / "tools/equivalent_mutants.txt").read_text()
+    entries = [[line.strip() for line in entry.split("\n")] for entry in text.strip().split("\n\n")[1:]]
+    return {(file, was, became): " ".join(reason) for file, was, became, *reason in entries}
+
+
+def report(judged, seed):
+    known = equivalents()
+    reason = {
+        m: known.get((m.file, m.was.strip(), m.became.strip())) or known.get((m.file, m.was.strip(), "any")) for m in judged
+    }
+    counts = collections.Counter((m.file, "equivalent" if v == "survived" and reason[m] else v) for m, v in judged.items())
+    columns = ("C", "Python", "equivalent", "survived", "same code", "does not compile")
+    yield "Mutants of the C core: lines changed one at a time, and whether a test fails. Written by make mutants."
+    yield f"{sum(verdict not in columns[4:] for verdict in judged.values())} mutants, drawn with the seed {seed}."
+    yield f"{'':16} " + " ".join(f"{column:>16}" for column in columns)
+    for file in (*MUTATED, *INCLUDED, "all"):
+        cells = [sum(n for (f, v), n in counts.items() if v == column and file in (f, "all")) for column in columns]
+        yield f"{file:16} " + " ".join(f"{cell:16}" for cell in cells)
+    for title, marked in (("Survived:", False), ("Survived, but equivalent:", True)):
+        chosen = sorted(m for m, verdict in judged.items() if verdict == "survived" and bool(reason[m]) == marked)
+        yield from ["", title] if chosen else []
+        for m in chosen:
+            yield f"{m.file}:{m.line}: {m.was.strip()} -> {m.became.strip()}" + (f": {reason[m]}" if marked else "")
+
+
+def main(number=100, seed=1):
+    drawn = [mutant for file in (*MUTATED, *INCLUDED) for mutant in mutants_of(file)]
+    random.Random(int(seed)).shuffle(drawn)
+    copies = queue.SimpleQueue()
+    for worker in range(WORKERS):
+        copies.put(Copy(ROOT / f"build/mutants/{worker}"))
+    copy = copies.get()
+    if killer := copy.killer():
+        raise SystemExit(f"the core itself fails the tests in {killer}")
+    copies.put(copy)
+    judged, left = {}, iter(drawn)
+
+    def work():
+        copy = copies.get()
+        while sum(verdict in ("C", "Python", "survived") for verdict in list(judged.values())) < int(number):
+            if (mutant := next(left, None)) is None:
+                break
+            judged[mutant] = copy.judge(mutant)
+            print(
+                f"{judged[mutant]:16} {mutant.file}:{mutant.line}: {mutant.was.strip()} -> {mutant.became.strip()}", flush=True
+            )
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for done in [pool.submit(work) for _ in range(WORKERS)]:
+            done.result()
+    (ROOT / "docs/mutants.txt").write_text("\n".join(report(judged, seed)) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
