@@ -2,9 +2,10 @@
 
     mutants.py [NUMBER [SEED]]    judge so many mutants, drawn by the seed; writes docs/mutants.txt
 
-A mutant is killed if a check of c_src/verify/test_*.c fails, crashes or takes too long, and if not, by the Python tests in
-SUITES, with the mutant in a copy of the tree. Mutants that do not compile, and those whose machine code is the core's own, are
-passed over. tools/equivalent_mutants.txt lists survivors that no test can tell from the core, each with its reason.
+A mutant is killed if a check of c_src/verify/test_*.c fails, crashes or takes too long; if not, if that happens with the
+sanitizers of `make sanitize`; if not, if one of the Python tests in SUITES fails, with the mutant in a copy of the tree.
+Mutants that do not compile, and those whose machine code is the core's own, are passed over. So are those that
+tools/equivalent_mutants.txt lists, which no test can tell from the core, each with its reason: they are counted only.
 
 Not mutated are bce_polynomials.inc, whose every digit tests/test_repository.py compares with the program that writes it, and
 the vectors of bce_simd.h, each of which the others check.
@@ -12,7 +13,6 @@ the vectors of bce_simd.h, each of which the others check.
 
 import collections
 import os
-import queue
 import random
 import re
 import runpy
@@ -28,11 +28,15 @@ ROOT = Path(__file__).resolve().parent.parent
 MUTATED = ("bce.c", "bce_accurate.c", "bce_isa.c", "bce_partial.c", "bce_threads.c")
 INCLUDED = ("bce_convert.inc", "bce_kernel.inc", "bce_math.h")  # by all vector sets
 VECTOR_SETS = ("bce_scalar.c", "bce_avx2.c", "bce_avx512.c", "bce_neon.c")
-SUITES = [f"tests/test_{name}.py" for name in ("core", "quick", "accuracy", "accumulator", "threads", "same_bits")]
+SUITES = [f"tests/test_{name}.py" for name in ("core", "quick", "accuracy", "accumulator", "threads")]
 WORKERS = 2
-COMPILE = ["cc", "-O1", "-fPIC", "-w", "-DTEST_WRAPPED"]
-LINK = ["-Wl,--wrap=malloc,--wrap=pthread_create", "-lm", "-pthread"]
-TEST_LIMIT, SUITES_LIMIT = 30, 400  # seconds: some ten times what the core itself takes
+OPTIONS = ["-O1", "-fPIC", "-w", "-DTEST_WRAPPED"]
+WRAP = ["-Wl,--wrap=malloc,--wrap=pthread_create"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+LIMITS = {"C": 60, "sanitizers": 300, "Python": 600}  # seconds: some ten times what the core itself takes, or more
+KILLERS = tuple(LIMITS)
+COUNTED = (*KILLERS, "equivalent", "survived")
+VERDICTS = (*COUNTED, "same code", "does not compile")
 
 OPERATORS = {
     "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "&&": "||", "||": "&&", "+": "-", "-": "+", "*": "/",
@@ -102,26 +106,27 @@ class Copy:
         self.tests = [f"c_src/verify/{path.name}" for path in sorted((folder / "c_src/verify").glob("test_*.c"))]
         self.core = [f"c_src/{path.name}" for path in sorted((folder / "c_src").glob("bce*.c"))]
         for source in (*self.tests, *self.core, "binding.c"):
-            subprocess.run([*COMPILE, *include, "-c", source, "-o", source + ".o"], cwd=folder, check=True)
+            subprocess.run(["cc", *OPTIONS, *include, "-c", source, "-o", source + ".o"], cwd=folder, check=True)
         self.module = f"bce_bridge/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
         self.originals = {source: (folder / (source + ".o")).read_bytes() for source in self.core}
 
     def killer(self):
-        """The tests that fail with the objects as they are, or None."""
+        """The tests that fail with the sources and objects as they are, or None."""
         objects = [source + ".o" for source in self.core]
-        subprocess.run(
-            ["cc", *(source + ".o" for source in self.tests), *objects, *LINK, "-o", "test_core"], cwd=self.folder, check=True
-        )
-        if not run(["./test_core"], self.folder, TEST_LIMIT):
-            return "C"
-        subprocess.run(
-            ["cc", "-shared", "binding.c.o", *objects, "-lm", "-pthread", "-o", self.module], cwd=self.folder, check=True
+        builds = (
+            [*(source + ".o" for source in self.tests), *objects, *WRAP, "-o", "test_core"],
+            ["-g", *OPTIONS, *SANITIZE, *self.tests, *self.core, *WRAP, "-o", "sanitized"],
+            ["-shared", "binding.c.o", *objects, "-o", self.module],
         )
         pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not r", *SUITES]
-        return None if run(pytest, self.folder, SUITES_LIMIT) else "Python"
+        for killer, build, tests in zip(KILLERS, builds, (["./test_core"], ["./sanitized"], pytest)):
+            subprocess.run(["cc", *build, "-lm", "-pthread"], cwd=self.folder, check=True)
+            if not run(tests, self.folder, LIMITS[killer]):
+                return killer
+        return None
 
     def judge(self, mutant):
-        """ "C" or "Python" for what kills it, "survived", "same code" or "does not compile"."""
+        """What kills it, or another of VERDICTS."""
         path = self.folder / "c_src" / mutant.file
         original = path.read_text()
         lines = original.split("\n")
@@ -130,7 +135,7 @@ class Copy:
         sources = [f"c_src/{name}" for name in (VECTOR_SETS if mutant.file in INCLUDED else (mutant.file,))]
         try:
             for source in sources:
-                if not run([*COMPILE, "-c", source, "-o", source + ".o"], self.folder, 300):
+                if not run(["cc", *OPTIONS, "-c", source, "-o", source + ".o"], self.folder, 300):
                     return "does not compile"
             if all((self.folder / (source + ".o")).read_bytes() == self.originals[source] for source in sources):
                 return "same code"
@@ -141,58 +146,53 @@ class Copy:
                 (self.folder / (source + ".o")).write_bytes(self.originals[source])
 
 
+def shown(mutant, line=""):
+    return f"{mutant.file}:{line} {mutant.was.strip()} -> {mutant.became.strip()}"
+
+
 def equivalents():
-    """{(file, line, what it became, or "any"): reason}, of tools/equivalent_mutants.txt."""
-    text = (ROOT / "tools/equivalent_mutants.txt").read_text()
-    entries = [[line.strip() for line in entry.split("\n")] for entry in text.strip().split("\n\n")[1:]]
-    return {(file, was, became): " ".join(reason) for file, was, became, *reason in entries}
+    """The texts of those in tools/equivalent_mutants.txt: its indented lines. "-> ..." stands for whatever the line becomes."""
+    lines = (ROOT / "tools/equivalent_mutants.txt").read_text().split("\n")
+    return {line.strip() for line in lines if line.startswith("    ")}
 
 
 def report(judged, seed):
-    known = equivalents()
-    reason = {
-        m: known.get((m.file, m.was.strip(), m.became.strip())) or known.get((m.file, m.was.strip(), "any")) for m in judged
-    }
-    counts = collections.Counter((m.file, "equivalent" if v == "survived" and reason[m] else v) for m, v in judged.items())
-    columns = ("C", "Python", "equivalent", "survived", "same code", "does not compile")
-    yield "Mutants of the C core: lines changed one at a time, and whether a test fails. Written by make mutants."
-    yield f"{sum(verdict not in columns[4:] for verdict in judged.values())} mutants, drawn with the seed {seed}."
-    yield f"{'':16} " + " ".join(f"{column:>16}" for column in columns)
-    for file in (*MUTATED, *INCLUDED, "all"):
-        cells = [sum(n for (f, v), n in counts.items() if v == column and file in (f, "all")) for column in columns]
-        yield f"{file:16} " + " ".join(f"{cell:16}" for cell in cells)
-    for title, marked in (("Survived:", False), ("Survived, but equivalent:", True)):
-        chosen = sorted(m for m, verdict in judged.items() if verdict == "survived" and bool(reason[m]) == marked)
-        yield from ["", title] if chosen else []
-        for m in chosen:
-            yield f"{m.file}:{m.line}: {m.was.strip()} -> {m.became.strip()}" + (f": {reason[m]}" if marked else "")
+    counts = collections.Counter((mutant.file, verdict) for mutant, verdict in judged.items())
+    total = {verdict: sum(judged[m] == verdict for m in judged) for verdict in VERDICTS}
+    killed = sum(total[verdict] for verdict in KILLERS)
+    yield "Mutants of the C core: one line changed at a time, and the first tests that fail. Written by make mutants."
+    yield f"Drawn with the seed {seed}. {killed} of {killed + total['survived']} are killed, besides {total['equivalent']} equivalent ones."
+    yield ""
+    yield f"{'':16}" + "".join(f"{verdict:>18}" for verdict in VERDICTS)
+    for file in (*MUTATED, *INCLUDED):
+        yield f"{file:16}" + "".join(f"{counts[file, verdict]:18}" for verdict in VERDICTS)
+    yield f"{'all':16}" + "".join(f"{total[verdict]:18}" for verdict in VERDICTS)
+    survivors = sorted(mutant for mutant, verdict in judged.items() if verdict == "survived")
+    yield from ["", "Survived:"] * bool(survivors)
+    yield from (shown(mutant, mutant.line) for mutant in survivors)
 
 
 def main(number=100, seed=1):
     drawn = [mutant for file in (*MUTATED, *INCLUDED) for mutant in mutants_of(file)]
     random.Random(int(seed)).shuffle(drawn)
-    copies = queue.SimpleQueue()
-    for worker in range(WORKERS):
-        copies.put(Copy(ROOT / f"build/mutants/{worker}"))
-    copy = copies.get()
-    if killer := copy.killer():
-        raise SystemExit(f"the core itself fails the tests in {killer}")
-    copies.put(copy)
+    known = equivalents()
+    if missing := known - {text for m in drawn for text in (shown(m), shown(m._replace(became="...")))}:
+        raise SystemExit("not mutants of the core as it is: " + "\n".join(sorted(missing)))
+    copies = [Copy(ROOT / f"build/mutants/{worker}") for worker in range(WORKERS)]
+    if killer := copies[0].killer():
+        raise SystemExit(f"the core itself is killed: {killer}")
     judged, left = {}, iter(drawn)
 
-    def work():
-        copy = copies.get()
-        while sum(verdict in ("C", "Python", "survived") for verdict in list(judged.values())) < int(number):
+    def work(copy):
+        while sum(verdict in COUNTED for verdict in list(judged.values())) < int(number):
             if (mutant := next(left, None)) is None:
                 break
-            judged[mutant] = copy.judge(mutant)
-            print(
-                f"{judged[mutant]:16} {mutant.file}:{mutant.line}: {mutant.was.strip()} -> {mutant.became.strip()}", flush=True
-            )
+            listed = not known.isdisjoint((shown(mutant), shown(mutant._replace(became="..."))))
+            judged[mutant] = "equivalent" if listed else copy.judge(mutant)
+            print(f"{judged[mutant]:16} {shown(mutant, mutant.line)}", flush=True)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        for done in [pool.submit(work) for _ in range(WORKERS)]:
-            done.result()
+        list(pool.map(work, copies))
     (ROOT / "docs/mutants.txt").write_text("\n".join(report(judged, seed)) + "\n")
 
 

@@ -37,6 +37,8 @@ int main(void)
         {"dtypes", test_dtypes},
         {"sums", test_sums},
         {"any losses", test_any_losses},
+        {"roundings", test_roundings},
+        {"ties", test_ties},
         {"partial sums", test_partial_sums},
         {"broadcasting", test_broadcasting},
         {"layouts", test_layouts},

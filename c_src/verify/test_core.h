@@ -123,6 +123,8 @@ void test_limits(void);
 void test_dtypes(void);
 void test_sums(void);
 void test_any_losses(void);
+void test_roundings(void);
+void test_ties(void);
 void test_partial_sums(void);
 void test_broadcasting(void);
 void test_layouts(void);

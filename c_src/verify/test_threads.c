@@ -65,7 +65,7 @@ void test_instruction_sets(void)
     restore_defaults();
 }
 
-/* Hard labels, with and without the quick formulae (a partial sum rules them out): the same bits, on each instruction set. */
+/* Hard labels, now and then a soft one or a logit beyond the formulae among them, with and without the quick formulae (a partial sum rules them out): the same bits, on each instruction set. */
 void test_quick(void)
 {
     enum { N = 2 * 256 + 77 };
@@ -80,6 +80,10 @@ void test_quick(void)
         }
         if (turn % 5 == 0)
             x[random_bits(&state) % N] = turn % 2 ? NAN : -HUGE_VAL;
+        if (turn % 7 == 0)
+            y[random_bits(&state) % N] = random_unit(&state);
+        if (turn % 3 == 0)
+            x[random_bits(&state) % N] = (turn % 2 ? 1.0 : -1.0) * ldexp(1.0 + random_unit(&state), 6 + turn % 9);
         bce_dtype dtype = (bce_dtype)(BCE_FLOAT32 + turn % 3);
         bce_array weight = number(p);
         bce_arguments arguments = arguments_of(contiguous(x, BCE_FLOAT64, &n), contiguous(y, BCE_FLOAT64, &n), NULL,

@@ -91,8 +91,9 @@ void test_values(void)
     problem_free(&problem);
 }
 
-/* Smoothed targets, parts of a mean, and logits so large that e^-|x| is subnormal, one by one and together. The smoothed
-   coefficients are within 3 roundings of themselves, and a mean's division is one more. */
+/* Smoothed targets, parts of a mean, and logits so large that e^-|x| is subnormal, one by one and together; there with hard
+   labels too, at which that is all that remains of some results. The smoothed coefficients are within 3 roundings of
+   themselves, and a mean's division is one more. */
 void test_options(void)
 {
     static const double smoothings[] = {0.0, 0x1p-20, 0.3, 1.0}, divisors[] = {1.0, 7.0, 1024.0};
@@ -109,6 +110,12 @@ void test_options(void)
             double *x = (double *)problem.operands[0] + i, *w = (double *)problem.operands[2] + i;
             *x = copysign(698.0 + random_unit(&state) * (dtype == BCE_FLOAT64 ? 60.0 : 44.0), *x);
             *w = dtype == BCE_FLOAT64 ? 0x1p950 : 0x1p980;
+            if (i % 2) {
+                *w = i % 8 == 1 ? 1.0 : *w;
+                double *y = (double *)problem.operands[1] + i, *p = (double *)problem.operands[3] + i;
+                *y = floor(*y * 2.0);
+                *p = *w == 1.0 && i % 16 == 1 ? 0x1p900 : *p;
+            }
         }
         for (int k = 0; k < RESULTS; k++)
             problem.wanted[k] = contiguous(problem.results[k], dtype, &problem.n);
@@ -374,6 +381,108 @@ void test_any_losses(void)
     bce_set_isa(NULL, NULL);
 }
 
+/* Store the numbers as losses of the dtype, at x = 64 and y = 0, and count those that are not the ones expected. */
+static long misrounded(const double *numbers, const double *expected, int64_t n, bce_dtype dtype)
+{
+    double *x = allocate(8 * (size_t)n), *w = allocate(8 * (size_t)n);
+    unsigned char *losses = allocate(8 * (size_t)n);
+    const unsigned char no = 0;
+    const int64_t zero_stride = 0;
+    long wrong = 0;
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = 64.0;
+        w[i] = numbers[i] / 64.0;
+    }
+    bce_array weight = contiguous(w, BCE_FLOAT64, &n), out = contiguous(losses, dtype, &n);
+    bce_arguments arguments = arguments_of(contiguous(x, BCE_FLOAT64, &n), vector((void *)&no, BCE_BOOL, &n, &zero_stride),
+                                           &weight, NULL, BCE_NONE);
+    bce_results results = no_results;
+    results.loss = &out;
+    CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+    for (int64_t i = 0; i < n; i++) {
+        double got = element_read(dtype, losses + (size_t)i * element_size(dtype)), rounded;
+        wrong += got != expected[i];
+        bce_partial one = {{0}, 0, 0, 0, 0};
+        bce_partial_add(&one, numbers + i, 1);
+        CHECK(bce_partial_round(&one, BCE_SUM, dtype, &rounded) == BCE_OK);
+        wrong += element_read(dtype, &rounded) != expected[i];
+    }
+    free(x);
+    free(w);
+    free(losses);
+    return wrong;
+}
+
+/* Every number of the short types, and some float32, is stored as itself; a number between two as the nearer one, and a tie
+   as the one whose last bit is 0. */
+void test_roundings(void)
+{
+    enum { MOST = 4 * 0x8000 };
+    double *numbers = allocate(8 * MOST), *expected = allocate(8 * MOST);
+    uint64_t state = 24;
+    for (int d = BCE_FLOAT32; d <= BCE_BFLOAT16; d++) {
+        const float_format format = format_of((bce_dtype)d);
+        const double sign = d == BCE_FLOAT16 ? -1.0 : 1.0;
+        int64_t n = 0;
+        for (uint32_t i = 0; i < 0x7fff; i++) {
+            /* Of float32 those of random last bits; the number after the largest counts as 2^limit. */
+            uint32_t bits = d == BCE_FLOAT32 ? i << 16 | (uint32_t)(random_bits(&state) >> 48) : i;
+            double ends[2];
+            for (uint32_t k = 0; k < 2; k++) {
+                uint32_t u32 = bits + k;
+                uint16_t u16 = (uint16_t)u32;
+                ends[k] = element_read((bce_dtype)d, d == BCE_FLOAT32 ? (void *)&u32 : (void *)&u16);
+            }
+            if (!(ends[0] <= DBL_MAX))
+                break;
+            double middle = 0.5 * ends[0] + 0.5 * fmin(ends[1], ldexp(1.0, format.limit));
+            double tried[] = {ends[0], middle, nextafter(middle, 0.0), nextafter(middle, HUGE_VAL)};
+            double wanted[] = {ends[0], ends[bits & 1], ends[0], ends[1]};
+            for (int k = 0; k < 4; k++, n++) {
+                numbers[n] = sign * tried[k];
+                expected[n] = sign * wanted[k];
+            }
+        }
+        CHECK(misrounded(numbers, expected, n, (bce_dtype)d) == 0);
+    }
+    free(numbers);
+    free(expected);
+}
+
+/* float32 results that float64 cannot tell from a tie. At a small x sigma(x) = 1/2 + x/4 - x^3/48, and at a large one the loss
+   is (1 - y) x and the gradient 1 - y but for something tiny, above in the one and below in the other. */
+void test_ties(void)
+{
+    enum { N = 512 };
+    const int64_t n = N;
+    float x[N], y[N], loss[N], gradient[N], first[N], second[N];
+    bce_array loss_out = contiguous(loss, BCE_FLOAT32, &n), gradient_out = contiguous(gradient, BCE_FLOAT32, &n);
+    bce_arguments arguments =
+        arguments_of(contiguous(x, BCE_FLOAT32, &n), contiguous(y, BCE_FLOAT32, &n), NULL, NULL, BCE_NONE);
+    bce_results results = no_results;
+    results.loss = &loss_out;
+    results.gradient = &gradient_out;
+    for (int label = 0; label < 2; label++) {
+        for (int i = 0; i < N; i++) {
+            x[i] = (float)(2 * i + 1 - N) * 0x1p-23f;
+            y[i] = (float)label;
+            double z = label ? -x[i] : x[i], sigma = nextafter(0.5 + z / 4.0, z > 0.0 ? 0.0 : 1.0);
+            first[i] = (float)(label ? -sigma : sigma);
+        }
+        CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+        CHECK(memcmp(gradient, first, sizeof gradient) == 0);
+    }
+    for (int i = 0; i < N; i++) {
+        x[i] = ldexpf(i % 2 ? 1.5f : 1.0f, 8 + i % 119);
+        y[i] = (float)(2 * (i / 119) + 1) * 0x1p-25f;
+        first[i] = (float)nextafter((1.0 - (double)y[i]) * (double)x[i], HUGE_VAL);
+        second[i] = (float)nextafter(1.0 - (double)y[i], 0.0);
+    }
+    CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+    CHECK(memcmp(loss, first, sizeof loss) == 0);
+    CHECK(memcmp(gradient, second, sizeof gradient) == 0);
+}
+
 static double rounded_sum(const double *numbers, size_t n)
 {
     bce_partial partial = {{0}, 0, 0, 0, 0};
@@ -438,6 +547,12 @@ void test_partial_sums(void)
     CHECK(memcmp(&merged, &canonical, sizeof merged) == 0);
     bce_partial_add(&partial, numbers, 0);
     CHECK(memcmp(&partial, &canonical, sizeof partial) == 0);
+    for (int i = 0; i + 1 < BCE_PARTIAL_LIMBS; i++) {
+        partial.limbs[i] += (int64_t)1 << 32;
+        partial.limbs[i + 1]--;
+        bce_partial_add(&partial, numbers, 0);
+        CHECK(memcmp(&partial, &canonical, sizeof partial) == 0);
+    }
     bce_partial_merge(&merged, &merged);
     CHECK(bce_partial_round(&merged, BCE_SUM, BCE_FLOAT64, &result) == BCE_OK && result == 2.0 * expected);
 
@@ -452,13 +567,57 @@ void test_partial_sums(void)
             }
             wild.count = wild.nan = wild.plus_infinity = wild.minus_infinity = extremes[i];
             other.count = other.nan = other.plus_infinity = other.minus_infinity = extremes[j];
+            /* Adding numbers is merging their partial sum, and it does not matter which is merged into which. */
+            bce_partial alike = wild, reverse = other, of_numbers = {{0}, 0, 0, 0, 0};
+            bce_partial_add(&of_numbers, numbers, 4);
+            bce_partial_merge(&alike, &of_numbers);
             bce_partial_add(&wild, numbers, 4);
+            CHECK(memcmp(&wild, &alike, sizeof wild) == 0);
+            bce_partial_merge(&reverse, &wild);
             bce_partial_merge(&wild, &other);
+            CHECK(memcmp(&wild, &reverse, sizeof wild) == 0);
             for (int k = 0; k + 1 < BCE_PARTIAL_LIMBS; k++)
                 CHECK(wild.limbs[k] >= 0 && wild.limbs[k] >> 32 == 0);
             bce_status status = bce_partial_round(&wild, BCE_MEAN, BCE_FLOAT64, &result);
             CHECK(status == BCE_OK || status == BCE_ERROR_ARGUMENT);
         }
+
+    /* Sums beyond float64, by whatever count they are divided. */
+    for (int sign = 0; sign < 2; sign++)
+        for (int reduction = BCE_MEAN; reduction <= BCE_SUM; reduction++) {
+            bce_partial beyond = {{0}, INT64_MAX, 0, 0, 0};
+            beyond.limbs[BCE_PARTIAL_LIMBS - 1] = (sign ? -1 : 1) * ((int64_t)1 << 32);
+            CHECK(bce_partial_round(&beyond, (bce_reduction)reduction, BCE_FLOAT64, &result) == BCE_OK);
+            CHECK(result == (sign ? -inf : inf));
+        }
+
+    /* Means so small that they are a few of the least number, or none. */
+    for (int k = -70; k <= 70; k++)
+        for (int n = 1; n <= 35; n++) {
+            bce_partial small = {{0}, 0, 0, 0, 0};
+            double number = k * least;
+            bce_partial_add(&small, &number, 1);
+            small.count = n;
+            CHECK(bce_partial_round(&small, BCE_MEAN, BCE_FLOAT64, &result) == BCE_OK);
+            int whole = abs(k) / n, twice = 2 * (abs(k) % n);
+            whole += twice > n || (twice == n && whole % 2 == 1);
+            CHECK(fabs(result) == whole * least && (result == 0.0 || (result < 0.0) == (k < 0)));
+        }
+
+    /* A count that is 2^k times as large makes a mean 2^-k times as large, up to the largest count. */
+    uint64_t state = 25;
+    for (int turn = 0; turn < 2000; turn++) {
+        double terms[3], one, other;
+        bce_partial some = {{0}, 0, 0, 0, 0};
+        for (int i = 0; i < 3; i++)
+            terms[i] = ldexp(random_unit(&state) - 0.5, (int)random_below(&state, 120));
+        bce_partial_add(&some, terms, 3);
+        int k = (int)random_below(&state, 54);
+        some.count = 1 + random_below(&state, 1000);
+        CHECK(bce_partial_round(&some, BCE_MEAN, BCE_FLOAT64, &one) == BCE_OK);
+        some.count <<= k;
+        CHECK(bce_partial_round(&some, BCE_MEAN, BCE_FLOAT64, &other) == BCE_OK && other == ldexp(one, -k));
+    }
 
     bce_partial empty = {{0}, 0, 0, 0, 0};
     CHECK(bce_partial_round(&empty, BCE_MEAN, BCE_FLOAT64, &result) == BCE_OK && isnan(result));
