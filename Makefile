@@ -11,6 +11,8 @@
 # make exhaustive    check the float32 results for all 2^32 logits (some minutes; needs GNU MPFR)
 # make sanitize      the C core's tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 # make fuzz          any headers at all through the C core for FUZZ_SECONDS=60 (needs clang)
+# make mutants       change the C core in MUTANTS=100 ways, one at a time, and see whether a test fails; writes docs/mutants.txt
+#                    (some ten minutes; needs GNU MPFR)
 # make verify-bits   compare the core's bits over compilers, options and instruction sets (needs clang)
 # make verify-pairs  the CUDA fast path in C, for all 2^32 logits (some minutes); writes docs/pairs.txt
 # make verify-neon   the same on AArch64 under qemu, with the core's tests (needs a cross compiler)
@@ -22,6 +24,7 @@ PYTHON ?= python3
 # The torch for .venv, unless $(PYTHON) has one; TORCH_INDEX names the package index to take it from instead of PyPI.
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
+MUTANTS ?= 100
 VENV := .venv
 COMPOSER := $(VENV)-composer
 LUCID := $(VENV)-lucid
@@ -30,7 +33,7 @@ CORE := $(wildcard c_src/*.c c_src/*.h c_src/*.inc)
 PYTHON_SETUP := pyproject.toml setup.py constraints.txt constraints-old-r.txt bce_bridge/_build.py tools/setup-python.sh
 R_PACKAGE := $(shell find r_compat -type f -not -path '*/src/bce.*' -not -path '*/src/bce_*' -not -name '*.o' -not -name '*.so')
 
-.PHONY: setup crosscheck test matrix lint test-python test-r check-r test-composer test-lucid record-composer version release-check exhaustive clean
+.PHONY: setup crosscheck test matrix lint test-python test-r check-r test-composer test-lucid record-composer version release-check exhaustive mutants clean
 
 setup: $(VENV)/test-python
 
@@ -122,6 +125,9 @@ exhaustive:
 	@mkdir -p build
 	@$(CC) -O2 -pthread c_src/*.c c_src/verify/exhaustive.c -o build/exhaustive -lmpfr -lgmp -lm
 	@build/exhaustive
+
+mutants: setup
+	@nice $(VENV)/bin/python tools/mutants.py $(MUTANTS)
 
 clean:
 	rm -rf $(VENV) $(COMPOSER) $(LUCID) .nox build dist *.egg-info bce_bridge/_core.* r_compat/src/bce.* r_compat/src/bce_* r_compat/src/*.o r_compat/src/*.so

@@ -56,6 +56,14 @@ def test_generated_polynomials_are_fresh():
     assert fresh == (ROOT / "c_src/bce_polynomials.inc").read_text()
 
 
+def test_equivalent_mutants_are_mutants_of_the_core():
+    """Catches an entry whose line has changed since it was reviewed, and one mutant that is listed twice."""
+    mutants = runpy.run_path(str(ROOT / "tools/mutants.py"))
+    lines = (ROOT / "tools/equivalent_mutants.txt").read_text().split("\n")
+    assert len(mutants["equivalents"]()) == sum(line.startswith("    ") for line in lines) > 0
+    assert not mutants["equivalents"]() - mutants["names"](mutants["all_mutants"]())
+
+
 def test_deviations_are_documented_by_name():
     documented = set(re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs/deviations.md").read_text(), re.MULTILINE))
     assert set(compare.KNOWN_DEVIATIONS) <= documented
