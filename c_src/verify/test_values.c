@@ -449,6 +449,46 @@ void test_roundings(void)
     free(expected);
 }
 
+/* float32 loss and gradient at the float64 logits at which they are closest to a tie: next to it, in the error of float64, but
+   not of long double's 64 bits. */
+static void check_next_to_ties(int result, uint64_t *state)
+{
+    enum { N = 2000 };
+    const int64_t n = N;
+    static double x[N], y[N];
+    static float got[N], expected[N];
+    for (int i = 0; i < N; i++) {
+        /* A tie: an odd multiple of half a unit, from 2^-25 to 32 for the loss and to 1 for sigma. */
+        int exponent = -25 + (int)random_below(state, result == LOSS ? 30 : 25);
+        double below = ldexp((double)((1 << 23) + random_below(state, 1 << 23)), exponent - 23), half = ldexp(1.0, exponent - 24);
+        long double tie = (long double)below + half;
+        x[i] = (double)(result == LOSS ? tie + logl(-expm1l(-tie)) : logl(tie) - log1pl(-tie));
+        long double t = expl((long double)x[i]), value = result == LOSS ? log1pl(t) : t / (1.0L + t);
+        if (result == LOSS && x[i] > 0.0)
+            value = x[i] + log1pl(1.0L / t);
+        if (fabsl(value - tie) < 0x1p-61L * tie) {
+            i--;  /* too close to tell */
+            continue;
+        }
+        y[i] = (double)(i % 2);
+        expected[i] = (float)(value < tie ? below : below + 2.0 * half);
+        if (i % 2) {
+            x[i] = -x[i];
+            expected[i] = result == LOSS ? expected[i] : -expected[i];
+        }
+    }
+    bce_array out = contiguous(got, BCE_FLOAT32, &n);
+    bce_arguments arguments =
+        arguments_of(contiguous(x, BCE_FLOAT64, &n), contiguous(y, BCE_FLOAT64, &n), NULL, NULL, BCE_NONE);
+    bce_results results = no_results;
+    *(result == LOSS ? &results.loss : &results.gradient) = &out;
+    CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+    long wrong = 0;
+    for (int i = 0; i < N; i++)
+        wrong += got[i] != expected[i];
+    CHECK(wrong == 0);
+}
+
 /* float32 results that float64 cannot tell from a tie. At a small x sigma(x) = 1/2 + x/4 - x^3/48, and at a large one the loss
    is (1 - y) x and the gradient 1 - y but for something tiny, above in the one and below in the other. */
 void test_ties(void)
@@ -481,6 +521,9 @@ void test_ties(void)
     CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
     CHECK(memcmp(loss, first, sizeof loss) == 0);
     CHECK(memcmp(gradient, second, sizeof gradient) == 0);
+    uint64_t state = 26;
+    check_next_to_ties(LOSS, &state);
+    check_next_to_ties(GRADIENT, &state);
 }
 
 static double rounded_sum(const double *numbers, size_t n)
