@@ -521,7 +521,20 @@ void test_ties(void)
     CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
     CHECK(memcmp(loss, first, sizeof loss) == 0);
     CHECK(memcmp(gradient, second, sizeof gradient) == 0);
+    /* At x = 0 the gradient is 1/2 - y, and a tie is a tie: it goes to the number whose last bit is 0. */
     uint64_t state = 26;
+    double exact_y[N];
+    arguments.targets = contiguous(exact_y, BCE_FLOAT64, &n);
+    results.loss = NULL;
+    for (int i = 0; i < N; i++) {
+        int64_t digits = (1 << 23) + random_below(&state, 1 << 23), even = digits + (digits & 1);
+        int exponent = -25 - (int)random_below(&state, 20);
+        x[i] = 0.0f;
+        exact_y[i] = 0.5 - ldexp((double)(2 * digits + 1), exponent - 1);
+        second[i] = (float)ldexp((double)even, exponent);
+    }
+    CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+    CHECK(memcmp(gradient, second, sizeof gradient) == 0);
     check_next_to_ties(LOSS, &state);
     check_next_to_ties(GRADIENT, &state);
 }
