@@ -194,99 +194,134 @@ static bool is_settled(const bce_sum *sum, bce_reduction reduction, int64_t coun
     return ends[0] == ends[1];
 }
 
+/* What a call is about: the caller's arrays by their places in the plan, NULL for those that are absent. */
+typedef struct {
+    const bce_array *operands[BCE_OPERANDS], *results[BCE_RESULTS];
+    bce_reduction reduction;
+    int64_t count;  /* what a mean is divided by */
+} bce_call;
+
+static bce_status check(const bce_arguments *arguments, const bce_call *call, char *message)
+{
+    const bce_array *logits = call->operands[BCE_LOGITS];
+    const bool elementwise = call->reduction == BCE_NONE;
+    bce_status status;
+    if ((int)call->reduction < BCE_NONE || call->reduction > BCE_SUM)
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "reduction is %d, wants BCE_NONE, BCE_MEAN or BCE_SUM",
+                        (int)call->reduction);
+    if (!(arguments->label_smoothing >= 0.0 && arguments->label_smoothing <= 1.0))
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "label_smoothing is %g, wants a number in [0, 1]",
+                        arguments->label_smoothing);
+    if (arguments->count < 0)
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "count is %" PRId64 ", wants 0 or more", arguments->count);
+    for (int k = 0; k < BCE_OPERANDS; k++)
+        if (call->operands[k] != NULL && (status = check_array(operand_names[k], call->operands[k], k == BCE_LOGITS, message)))
+            return status;
+    if ((status = check_same_shape("targets", call->operands[BCE_TARGETS], logits, message)))
+        return status;
+    for (int k = BCE_WEIGHT; k <= BCE_POS_WEIGHT; k++)
+        if (call->operands[k] != NULL && (status = check_broadcast(operand_names[k], call->operands[k], logits, message)))
+            return status;
+    for (int k = 0; k < BCE_RESULTS; k++) {
+        const bce_array *result = call->results[k];
+        if (result == NULL)
+            continue;
+        if ((status = check_array(result_names[k], result, true, message)))
+            return status;
+        if (k == BCE_LOSS && !elementwise) {
+            shape_text got;
+            if (result->ndim != 0)
+                return bce_fail(message, BCE_ERROR_SHAPE, "loss of shape %s must be 0-d under this reduction",
+                                format_shape(got, result->ndim, result->shape));
+        } else if ((status = check_same_shape(result_names[k], result, logits, message))) {
+            return status;
+        }
+    }
+    return BCE_OK;
+}
+
+/* Everything of the plan but which formulae serve. */
+static void lay_out_all(bce_plan *plan, const bce_call *call)
+{
+    const bce_array *logits = call->operands[BCE_LOGITS];
+    int order[BCE_MAX_DIMENSIONS];
+    plan->count = element_count(logits);
+    /* Nothing is laid out of an empty array: the product of its other dimensions may be any size. */
+    int n = plan->count > 0 ? memory_order(logits, order) : 0;
+    plan->divisor = call->reduction == BCE_MEAN && call->count > 0 ? (double)call->count : 1.0;
+    for (int k = 0; k < BCE_OPERANDS; k++) {
+        plan->present[k] = call->operands[k] != NULL;
+        if (plan->present[k])
+            lay_out(&plan->operands[k], call->operands[k], logits, n, order);
+    }
+    for (int k = 0; k < BCE_RESULTS; k++) {
+        plan->wanted[k] = call->results[k] != NULL && (k != BCE_LOSS || call->reduction == BCE_NONE);
+        if (plan->wanted[k])
+            lay_out(&plan->results[k], call->results[k], logits, n, order);
+    }
+}
+
+/* Which formulae serve: the quick ones, those of e^-|x| as one number, or more exact ones in places. partial: whether an exact
+   sum is asked for. */
+static void choose_formulae(bce_plan *plan, const bce_call *call, bool partial)
+{
+    const bool weighted = plan->present[BCE_WEIGHT] || plan->present[BCE_POS_WEIGHT];
+    bool wide = partial;
+    for (int k = 0; k < BCE_RESULTS; k++)
+        wide |= call->results[k] != NULL && call->results[k]->dtype == BCE_FLOAT64;
+
+    plan->sigmoids = BCE_SIGMOIDS_NONE;
+    for (int k = BCE_GRADIENT; k <= BCE_CURVATURE; k++)
+        if (plan->wanted[k] && plan->sigmoids != BCE_SIGMOIDS_WIDE)
+            plan->sigmoids =
+                k == BCE_CURVATURE || call->results[k]->dtype == BCE_FLOAT64 ? BCE_SIGMOIDS_WIDE : BCE_SIGMOIDS_NARROW;
+
+    for (int k = 0; k < BCE_RESULTS; k++)
+        plan->settle[k] = plan->wanted[k] && k <= BCE_GRADIENT && call->results[k]->dtype == BCE_FLOAT32 &&
+                          plan->divisor == 1.0 && !weighted;
+
+    /* A float64 weight may lift e^-|x| into a narrower result's range. */
+    plan->tails = false;
+    for (int k = BCE_WEIGHT; k <= BCE_POS_WEIGHT; k++)
+        plan->tails |= plan->present[k] && (wide || call->operands[k]->dtype == BCE_FLOAT64);
+
+    /* A quick sum may need a second pass, so quick is off when a result overwrites an operand. */
+    plan->quick = !wide && !plan->present[BCE_WEIGHT] && plan->label_smoothing == 0.0;
+    for (int k = 0; k < BCE_RESULTS; k++) {
+        if (call->results[k] == NULL)
+            continue;
+        plan->quick &= k <= BCE_GRADIENT;
+        plan->formats[k] = formats[call->results[k]->dtype];
+        for (int o = 0; o < BCE_OPERANDS; o++)
+            plan->quick &= call->operands[o] == NULL || call->operands[o]->data != call->results[k]->data;
+    }
+}
+
 bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message)
 {
     if (arguments == NULL || results == NULL)
         return bce_fail(message, BCE_ERROR_ARGUMENT, "%s is NULL", arguments == NULL ? "arguments" : "results");
-    const bce_array *logits = &arguments->logits;
-    const bce_array *operands[BCE_OPERANDS] = {logits, &arguments->targets, arguments->weight, arguments->pos_weight};
-    const bce_array *wanted[BCE_RESULTS] = {results->loss,      results->gradient, results->curvature,
-                                            results->d_targets, results->d_weight, results->d_pos_weight};
-    bce_reduction reduction = arguments->reduction;
-    bool elementwise = reduction == BCE_NONE;
-    bce_status status;
-    if ((int)reduction < BCE_NONE || reduction > BCE_SUM)
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "reduction is %d, wants BCE_NONE, BCE_MEAN or BCE_SUM", (int)reduction);
-    if (!(arguments->label_smoothing >= 0.0 && arguments->label_smoothing <= 1.0))
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "label_smoothing is %g, wants a number in [0, 1]",
-                    arguments->label_smoothing);
-    if (arguments->count < 0)
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "count is %" PRId64 ", wants 0 or more", arguments->count);
-    for (int k = 0; k < BCE_OPERANDS; k++)
-        if (operands[k] != NULL && (status = check_array(operand_names[k], operands[k], k == BCE_LOGITS, message)))
-            return status;
-    if ((status = check_same_shape("targets", &arguments->targets, logits, message)))
-        return status;
-    for (int k = BCE_WEIGHT; k <= BCE_POS_WEIGHT; k++)
-        if (operands[k] != NULL && (status = check_broadcast(operand_names[k], operands[k], logits, message)))
-            return status;
-    for (int k = 0; k < BCE_RESULTS; k++) {
-        if (wanted[k] == NULL)
-            continue;
-        if ((status = check_array(result_names[k], wanted[k], true, message)))
-            return status;
-        if (k == BCE_LOSS && !elementwise) {
-            shape_text got;
-            if (wanted[k]->ndim != 0)
-                return bce_fail(message, BCE_ERROR_SHAPE, "loss of shape %s must be 0-d under this reduction",
-                            format_shape(got, wanted[k]->ndim, wanted[k]->shape));
-        } else if ((status = check_same_shape(result_names[k], wanted[k], logits, message))) {
-            return status;
-        }
-    }
-
+    bce_call call = {
+        {&arguments->logits, &arguments->targets, arguments->weight, arguments->pos_weight},
+        {results->loss, results->gradient, results->curvature, results->d_targets, results->d_weight, results->d_pos_weight},
+        arguments->reduction,
+        arguments->count,
+    };
+    const bool reduced = results->loss != NULL && call.reduction != BCE_NONE;
     bce_run *run;
-    if ((status = bce_current_run(&run, message)))
+    bce_plan plan;
+    bce_status status;
+    if ((status = check(arguments, &call, message)) || (status = bce_current_run(&run, message)))
         return status;
 
-    bce_plan plan;
-    int order[BCE_MAX_DIMENSIONS];
-    plan.count = element_count(logits);
-    /* Nothing is laid out of an empty array: the product of its other dimensions may be any size. */
-    int n = plan.count > 0 ? memory_order(logits, order) : 0;
+    if (call.count == 0)
+        call.count = element_count(&arguments->logits);
     plan.label_smoothing = arguments->label_smoothing;
-    int64_t count = arguments->count > 0 ? arguments->count : plan.count;
-    plan.divisor = reduction == BCE_MEAN && count > 0 ? (double)count : 1.0;
     plan.interrupted = arguments->interrupted;
     plan.interrupted_argument = arguments->interrupted_argument;
-    for (int k = 0; k < BCE_OPERANDS; k++) {
-        plan.present[k] = operands[k] != NULL;
-        if (plan.present[k])
-            lay_out(&plan.operands[k], operands[k], logits, n, order);
-    }
-    for (int k = 0; k < BCE_RESULTS; k++) {
-        plan.wanted[k] = wanted[k] != NULL && (k != BCE_LOSS || elementwise);
-        if (plan.wanted[k])
-            lay_out(&plan.results[k], wanted[k], logits, n, order);
-    }
-    for (int k = 0; k < BCE_RESULTS; k++)
-        plan.settle[k] = plan.wanted[k] && k <= BCE_GRADIENT && wanted[k]->dtype == BCE_FLOAT32 && plan.divisor == 1.0 &&
-                         arguments->weight == NULL && arguments->pos_weight == NULL;
-    plan.sigmoids = BCE_SIGMOIDS_NONE;
-    for (int k = BCE_GRADIENT; k <= BCE_CURVATURE; k++)
-        if (plan.wanted[k] && plan.sigmoids != BCE_SIGMOIDS_WIDE)
-            plan.sigmoids =
-                k == BCE_CURVATURE || wanted[k]->dtype == BCE_FLOAT64 ? BCE_SIGMOIDS_WIDE : BCE_SIGMOIDS_NARROW;
-    plan.sum = results->partial != NULL || (results->loss != NULL && !elementwise);
-
-    bool wide = results->partial != NULL || (results->loss != NULL && results->loss->dtype == BCE_FLOAT64);
-    for (int k = BCE_GRADIENT; k < BCE_RESULTS; k++)
-        wide |= wanted[k] != NULL && wanted[k]->dtype == BCE_FLOAT64;
-    /* A float64 weight may lift e^-|x| into a narrower result's range. */
-    plan.tails = false;
-    for (int k = BCE_WEIGHT; k <= BCE_POS_WEIGHT; k++)
-        plan.tails |= operands[k] != NULL && (wide || operands[k]->dtype == BCE_FLOAT64);
-
-    /* The quick formulae have another sum, which may have to be taken again: of operands that are still what they were. */
-    plan.quick = !wide && arguments->weight == NULL && arguments->label_smoothing == 0.0;
-    for (int k = 0; k < BCE_RESULTS; k++) {
-        if (wanted[k] == NULL)
-            continue;
-        plan.quick &= k <= BCE_GRADIENT;
-        plan.formats[k] = formats[wanted[k]->dtype];
-        for (int o = 0; o < BCE_OPERANDS; o++)
-            plan.quick &= operands[o] == NULL || operands[o]->data != wanted[k]->data;
-    }
+    plan.sum = results->partial != NULL || reduced;
+    lay_out_all(&plan, &call);
+    choose_formulae(&plan, &call, results->partial != NULL);
 
     bce_sum sum;
     memset(&sum, 0, sizeof sum);
@@ -295,7 +330,7 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
         anything |= plan.wanted[k];
     if (plan.count > 0 && anything && !bce_run_on_threads(run, &plan, &sum))
         return bce_fail(message, BCE_INTERRUPTED, "interrupted");
-    if (sum.quick > 0.0 && plan.sum && !is_settled(&sum, reduction, count, results->loss->dtype)) {
+    if (sum.quick > 0.0 && plan.sum && !is_settled(&sum, call.reduction, call.count, results->loss->dtype)) {
         plan.quick = false;
         memset(plan.wanted, 0, sizeof plan.wanted);
         if (!bce_run_on_threads(run, &plan, &sum))
@@ -303,8 +338,8 @@ bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *resul
     }
     if (results->partial != NULL)
         bce_partial_merge(results->partial, &sum.partial);
-    sum.partial.count = count;
-    if (results->loss != NULL && !elementwise)
-        return bce_partial_round(&sum.partial, reduction, results->loss->dtype, results->loss->data);
+    sum.partial.count = call.count;
+    if (reduced)
+        return bce_partial_round(&sum.partial, call.reduction, results->loss->dtype, results->loss->data);
     return BCE_OK;
 }
