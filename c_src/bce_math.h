@@ -1,8 +1,25 @@
-/* The functions of a vector of elements: formulae, error bounds and witnesses.
+/* The formulae, their error bounds and witnesses: first for one element, then for a vector of them.
 
    Included once per instruction set, after bce_simd.h. Every function is straight-line code with each fused multiply-add
    written out: the same operations on every machine, hence the same bits (but of the quick formulae, see there). Contraction
    must be off. ULP are float64's; a witness is the worst input that a search of some 10^8 found (docs/accuracy.md). */
+
+#ifndef BCE_REFERENCE
+#define BCE_REFERENCE
+
+/* What everything below computes, only faster, more exactly, and for any number at all: the reference for a reader and for
+   c_src/verify/test_values.c. */
+static inline void bce_reference(double x, double y, double w, double p, double *loss, double *gradient, double *curvature)
+{
+    double t = exp(-fabs(x)), log1p_t = log1p(t);
+    double softplus = fmax(x, 0.0) + log1p_t, softplus_minus = fmax(-x, 0.0) + log1p_t;          /* of x, of -x */
+    double sigma = (x > 0.0 ? 1.0 : t) / (1.0 + t), sigma_minus = (x > 0.0 ? t : 1.0) / (1.0 + t);
+    *loss = w * ((1.0 - y) * softplus + p * y * softplus_minus);
+    *gradient = w * ((1.0 - y) * sigma - p * y * sigma_minus);
+    *curvature = w * (1.0 - y + p * y) * sigma * sigma_minus;
+}
+
+#endif
 
 #include "bce_polynomials.inc"
 

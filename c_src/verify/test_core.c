@@ -32,6 +32,7 @@ int main(void)
         {"fma", test_fma},
 #endif
         {"values", test_values},
+        {"reference", test_reference},
         {"options", test_options},
         {"limits", test_limits},
         {"dtypes", test_dtypes},

@@ -118,6 +118,7 @@ static inline bce_results all_results(const problem *problem)
 
 /* The groups, in test_values.c, test_arrays.c and test_threads.c. */
 void test_values(void);
+void test_reference(void);
 void test_options(void);
 void test_limits(void);
 void test_dtypes(void);

@@ -4,6 +4,9 @@
 
 #include "test_core.h"
 #include "../bce_fma.h"
+#include "../bce_contract.h"
+#include "../bce_simd.h"
+#include "../bce_math.h"
 
 __extension__ typedef __int128 int128;
 
@@ -88,6 +91,33 @@ void test_values(void)
             printf("  %-8s %s labels: loss %.3f, gradient %.3f, curvature %.3f ULP beyond cancellation\n", names[d],
                    hard ? "hard" : "soft", worst[LOSS], worst[GRADIENT], worst[CURVATURE]);
         }
+    problem_free(&problem);
+}
+
+/* Catches a formula in the vector code that is not the reader's: each is within some roundings of the reference's terms. */
+void test_reference(void)
+{
+    uint64_t state = 2;
+    problem problem;
+    problem_init(&problem, 3000);
+    problem_fill(&problem, BCE_FLOAT64, false, &state);
+    bce_arguments arguments =
+        arguments_of(problem.arrays[0], problem.arrays[1], &problem.arrays[2], &problem.arrays[3], BCE_NONE);
+    bce_results results = all_results(&problem);
+    CHECK(bce_evaluate(&arguments, &results, NULL) == BCE_OK);
+    for (int64_t i = 0; i < problem.n; i++) {
+        double in[4], values[3];
+        long double exact[RESULTS], terms[RESULTS];
+        for (int k = 0; k < 4; k++)
+            in[k] = element_read(BCE_FLOAT64, problem.operands[k] + 8 * i);
+        bce_reference(in[0], in[1], in[2], in[3], &values[LOSS], &values[GRADIENT], &values[CURVATURE]);
+        exact_results(in[0], in[1], in[2], in[3], 0.0, 1.0, exact, terms);
+        for (int k = LOSS; k <= CURVATURE; k++) {
+            long double size = terms[k] > 0.0L ? terms[k] : fabsl(exact[k]);
+            double got = element_read(BCE_FLOAT64, problem.results[k] + 8 * i);
+            CHECK(fabsl((long double)got - values[k]) <= 0x1p-49L * size + 0x1p-1070L);
+        }
+    }
     problem_free(&problem);
 }
 
