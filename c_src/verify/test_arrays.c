@@ -259,7 +259,8 @@ void test_refusals(void)
     double x[4] = {1.0, 2.0, 3.0, 4.0}, y[4] = {0.0}, w[4] = {1.0}, out[4] = {7.0, 7.0, 7.0, 7.0}, gradient[4];
     const int64_t shape[2] = {2, 2}, strides[2] = {16, 8}, other[2] = {2, 1}, four[1] = {4}, zero[1] = {0};
     const int64_t negative[2] = {-1, -1}, huge[2] = {(int64_t)1 << 40, (int64_t)1 << 40}, cube[3] = {2, 2, 2};
-    const int64_t cube_strides[3] = {0, 16, 8}, most[2] = {INT64_MAX, 1}, fits[2] = {INT64_MAX / 8, 1}, wraps[2] = {(int64_t)1 << 33, (int64_t)1 << 31};
+    const int64_t cube_strides[3] = {0, 16, 8}, most[2] = {INT64_MAX, 1}, fits[2] = {INT64_MAX / 8, 1};
+    const int64_t wraps[2] = {(int64_t)1 << 33, (int64_t)1 << 31};
     int64_t long_shape[65];
     for (int d = 0; d < 65; d++)
         long_shape[d] = 1;

@@ -490,7 +490,8 @@ static void check_next_to_ties(int result, uint64_t *state)
     for (int i = 0; i < N; i++) {
         /* A tie: an odd multiple of half a unit, from 2^-25 to 32 for the loss and to 1 for sigma. */
         int exponent = -25 + (int)random_below(state, result == LOSS ? 30 : 25);
-        double below = ldexp((double)((1 << 23) + random_below(state, 1 << 23)), exponent - 23), half = ldexp(1.0, exponent - 24);
+        double below = ldexp((double)((1 << 23) + random_below(state, 1 << 23)), exponent - 23);
+        double half = ldexp(1.0, exponent - 24);
         long double tie = (long double)below + half;
         x[i] = (double)(result == LOSS ? tie + logl(-expm1l(-tie)) : logl(tie) - log1pl(-tie));
         long double t = expl((long double)x[i]), value = result == LOSS ? log1pl(t) : t / (1.0L + t);
