@@ -95,7 +95,7 @@ $(COMPOSER)/installed: $(CORE) pyproject.toml setup.py constraints.txt bce_bridg
 	@touch $@
 
 test-composer: $(COMPOSER)/installed
-	@$(COMPOSER)/bin/python -m pytest tests/real_composer.py tests/test_composer.py
+	@$(COMPOSER)/bin/python -m pytest tests/systems/real_composer.py tests/systems/test_composer.py
 
 # Of Lucid 2, 2.10 and newer import with Python 3.14 alone; mlx, which all of it imports, has its library in mlx[cpu] on Linux.
 $(LUCID)/installed: $(CORE) pyproject.toml setup.py constraints.txt bce_bridge/_build.py
@@ -106,12 +106,12 @@ $(LUCID)/installed: $(CORE) pyproject.toml setup.py constraints.txt bce_bridge/_
 	@touch $@
 
 test-lucid: $(LUCID)/installed
-	@$(LUCID)/bin/python -m pytest tests/real_lucid.py tests/test_lucid.py
+	@$(LUCID)/bin/python -m pytest tests/systems/real_lucid.py tests/systems/test_lucid.py
 
 record-composer: $(COMPOSER)/installed
 	@$(COMPOSER)/bin/python tools/record_composer.py $(COMPOSER)/legacy
 
-# c_src/bce.h is where the version is read from; tests/test_repository.py holds the others to it.
+# c_src/bce.h is where the version is read from; tests/docs/test_repository.py holds the others to it.
 version:
 	@echo "$(VERSION)" | grep -qE '^[0-9]+\.[0-9]+\.[0-9]+$$' || { echo "make version wants VERSION=1.2.3, got '$(VERSION)'" >&2; exit 1; }
 	@sed -i.old -e 's/^#define BCE_VERSION .*/#define BCE_VERSION "$(VERSION)"/' -e 's/^\([Vv]ersion\): .*/\1: $(VERSION)/' \

@@ -16,7 +16,8 @@ nox.options.error_on_missing_interpreters = False
 nox.options.reuse_existing_virtualenvs = False
 nox.options.stop_on_first_error = False
 
-CORE = ["-m", "not r", *(f"tests/test_{name}.py" for name in ("accumulator", "core", "threads", "vectors"))]
+CORE = ["-m", "not r", *(f"tests/core/test_{name}.py" for name in ("accumulator", "core", "threads"))]
+CORE += ["tests/conformance/test_vectors.py"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.14t"]
 TORCHES = ["2.7.1", "2.9.1", "2.11.0", "2.13.0", "2.14.1"]
 PROCESSES = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]

@@ -7,8 +7,8 @@ sanitizers of `make sanitize`; if not, if one of the Python tests in SUITES fail
 Mutants that do not compile, and those whose machine code is the core's own, are passed over. So are those that
 tools/equivalent_mutants.txt lists, which no test can tell from the core, each with its reason: they are counted only.
 
-Not mutated are bce_polynomials.inc, whose every digit tests/test_repository.py compares with the program that writes it, and
-the vectors of bce_simd.h, each of which the others check.
+Not mutated are bce_polynomials.inc, which tests/docs/test_repository.py compares with the program that writes it, and the
+vectors of bce_simd.h, each of which the others check.
 """
 
 import collections
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 MUTATED = ("bce.c", "bce_accurate.c", "bce_isa.c", "bce_partial.c", "bce_threads.c")
 INCLUDED = ("bce_convert.inc", "bce_kernel.inc", "bce_quick.inc", "bce_math.h")  # by all vector sets
 VECTOR_SETS = ("bce_scalar.c", "bce_avx2.c", "bce_avx512.c", "bce_neon.c")
-SUITES = [f"tests/test_{name}.py" for name in ("core", "quick", "accuracy", "accumulator", "threads")]
+SUITES = [f"tests/core/test_{name}.py" for name in ("core", "quick", "accuracy", "accumulator", "threads")]
 WORKERS = 2
 OPTIONS = ["-O1", "-fPIC", "-w", "-DTEST_WRAPPED"]
 WRAP = ["-Wl,--wrap=malloc,--wrap=pthread_create"]

@@ -1,4 +1,4 @@
-"""Writes tests/data/composer.json: what Composer's own binary_cross_entropy_with_logits answers to tests/composer_problems.py.
+"""Writes tests/systems/data/composer.json: Composer's own answers to tests/systems/composer_problems.py.
 
     make record-composer
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/systems"))
 
 from composer_problems import answer, problems  # noqa: E402
 
@@ -53,7 +53,7 @@ def main():
     lines = ",\n".join(json.dumps(record) for record in records)
     versions = {"mosaicml": version("mosaicml"), "legacy": "0.13.5", "torch": torch.__version__}
     head = json.dumps({"command": "make record-composer", **versions})
-    path = ROOT / "tests/data/composer.json"
+    path = ROOT / "tests/systems/data/composer.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(f'{head[:-1]}, "answers": [\n{lines}\n]}}\n')
 

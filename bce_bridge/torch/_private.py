@@ -1,7 +1,7 @@
 """The private names of torch that this package uses, each looked up once. Imports torch.
 
 Where a torch lacks one, values and gradients keep their bits, by a slower public way: see each name.
-tests/test_torch_private.py takes them away one after the other.
+tests/torch/test_private.py takes them away one after the other.
 """
 
 import functools

@@ -13,7 +13,7 @@ from bce_bridge.composer import binary_cross_entropy_with_logits
 from bce_bridge.conformance import implementations
 from bce_bridge.conformance.crosscheck import crosscheck
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 import record_composer  # noqa: E402

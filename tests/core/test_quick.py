@@ -13,7 +13,7 @@ from mpmath import mp
 from bce_bridge import binary_cross_entropy_with_logits, core
 from bce_bridge.conformance import compare
 
-VERIFY = Path(__file__).parent.parent / "c_src/verify"
+VERIFY = Path(__file__).resolve().parents[2] / "c_src/verify"
 OPTIONS = {
     "scalar": [],
     "avx2": ["-mavx2", "-mfma", "-DBCE_SIMD_AVX2"],

@@ -13,7 +13,7 @@ import pytest
 import bce_bridge
 from bce_bridge.conformance import compare
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def versions(root):

@@ -11,7 +11,7 @@ import pytest
 
 from bce_bridge import r
 
-VIGNETTE = Path(__file__).resolve().parent.parent / "r_compat/vignettes/bcebridge.Rmd"
+VIGNETTE = Path(__file__).resolve().parents[2] / "r_compat/vignettes/bcebridge.Rmd"
 PAIR = re.compile(r"^```\{r (\w+)\}\n(.*?)^```$.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pytestmark = pytest.mark.r

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mpmath import exp, log, mp, mpf
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = " ".join((ROOT / "docs/accuracy.md").read_text().split())
 
 

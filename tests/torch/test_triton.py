@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_same_bits import FLOATING, Operand, move, problem, storage
+from operands import FLOATING, Operand, move, problem, storage
 from triton_interpreter import start_interpreter
 
 from bce_bridge import _abi
@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:AnnAssign.__init__ missing 1 required positional argument:DeprecationWarning"),
 ]
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REDUCTIONS = ("none", "sum", "mean")
 X = torch.zeros(4, 3)
 

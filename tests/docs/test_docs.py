@@ -26,7 +26,7 @@ from bce_bridge import cli, r
 from bce_bridge.conformance.cases import load_cases
 from bce_bridge.conformance.implementations import IMPLEMENTATIONS, Core
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     path.relative_to(ROOT).as_posix()
     for folder in ("", "docs", "vectors", "examples", "r_compat")

@@ -19,7 +19,7 @@ from bce_bridge.conformance import compare, crosscheck, html, implementations, p
 from bce_bridge.conformance.cases import load_cases
 from bce_bridge.conformance.crosscheck import Row
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = "<script>document.title = 'taken'</script> & $x^{"
 
 

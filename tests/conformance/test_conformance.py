@@ -17,8 +17,8 @@ import pytest
 from bce_bridge import cli
 from bce_bridge.conformance import runner
 
-ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ROOT / "tests/conformance_programs.py"
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ROOT / "tests/conformance/conformance_programs.py"
 DOCS = (ROOT / "docs/conformance.md").read_text()
 WRONG = [kind for kind in conformance_programs.PROGRAMS if kind.flag]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-VERIFY = Path(__file__).resolve().parent.parent / "c_src/verify"
+VERIFY = Path(__file__).resolve().parents[2] / "c_src/verify"
 
 
 # Catches: bits that depend on the optimiser, on contraction or on the instruction set; warnings.

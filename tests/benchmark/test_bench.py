@@ -14,7 +14,7 @@ from bce_bridge import _abi, cli, core
 from bce_bridge.benchmark import measure, problems, report, results
 from bce_bridge.benchmark.memory import peak_memory
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments):

@@ -162,7 +162,7 @@ def test_the_recorder_writes_the_recording(tmp_path):
     """record.R answers the cases with the live R torch as it was recorded, value for value; or says what is missing.
 
     Catches a recording that does not say what it was made with, and commas between no answers."""
-    recorder = Path(__file__).parent.parent / "r_compat/inst/conformance/record.R"
+    recorder = Path(__file__).resolve().parents[2] / "r_compat/inst/conformance/record.R"
 
     def record(cases):
         command = ["Rscript", recorder, cases, tmp_path / "answers.json"]
@@ -192,7 +192,7 @@ def test_the_recorder_knows_libtorchs_code_path(capability):
     """By libtorch's own rule, which Python's torch tells. Catches a recording that is compared where other bits are right."""
     environment = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY" or not capability}
     environment |= {"ATEN_CPU_CAPABILITY": capability} if capability else {}
-    recorder = Path(__file__).parent.parent / "r_compat/inst/conformance/record.R"
+    recorder = Path(__file__).resolve().parents[2] / "r_compat/inst/conformance/record.R"
     in_r = f"for (e in parse('{recorder}')) if (identical(e[[2]], quote(cpu_capability))) eval(e); cat(cpu_capability())"
     in_python = "from bce_bridge.conformance.implementations import Aten; print(Aten().cpu_capability, end='')"
     commands = ["Rscript", "-e", in_r], [sys.executable, "-c", in_python]

@@ -10,7 +10,7 @@ import pytest
 import bce_bridge
 from bce_bridge import composer, lucid, pykeen
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HEADINGS = ["What", "{system}", "Here", "Test"]
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ.setdefault("PYSTOW_HOME", str(Path(__file__).resolve().parent.parent / "build/pykeen"))  # where PyKEEN writes
+os.environ.setdefault("PYSTOW_HOME", str(Path(__file__).resolve().parents[2] / "build/pykeen"))  # where PyKEEN writes
 
 import pykeen.losses
 import pytest

@@ -14,7 +14,7 @@ from mpmath import mp
 from bce_bridge import _abi, core
 from bce_bridge.conformance import compare, exact
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EXTENDED = np.finfo(np.longdouble).nmant >= 63
 POINTS = 400_000 if EXTENDED else 3_000
 MPMATH = np.frompyfunc(mp.mpf, 1, 1)

@@ -15,7 +15,7 @@ from mpmath import mpf
 
 from bce_bridge.conformance import cases, compare
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 VECTORS = cases.read_vectors()
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((ROOT / "vectors/schema.json").read_text()))
 
