@@ -12,6 +12,9 @@
 #'   [stats::na.pass()] the loss and the gradient of an element that meets an `NA` in any operand are `NA`, and so is
 #'   the mean or sum over such elements. `NaN` is computed through either way.
 #' @param label_smoothing \eqn{e}, a number in \eqn{[0, 1]}: each target \eqn{y} becomes \eqn{y (1 - e) + e / 2}.
+#' @param dtype `"float64"` or `"float32"`, to which the results are rounded, once; they are doubles either way. The
+#'   operands are taken as they are: for the numbers of a model in float32, round them first. Tensors have dtypes of their
+#'   own, and want `"float64"` here.
 #' @inherit nnf_binary_cross_entropy_with_logits return
 #' @inheritSection bcebridge-package Accuracy
 #' @inheritSection bcebridge-package Limits
@@ -41,11 +44,17 @@
 #' rbind(optim = fit$par, glm = coef(glm(case ~ spontaneous + induced, binomial, infert)))
 #'
 #' bce_with_logits(c(1, NA), c(1, 0), reduction = "none", na.action = na.pass)
+#'
+#' # as a model in float32 would have it
+#' print(bce_with_logits(0.5, 1, dtype = "float32"), digits = 17)
 bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE,
-                            na.action = na.fail, label_smoothing = 0) {
+                            na.action = na.fail, label_smoothing = 0, dtype = "float64") {
   call <- sys.call()
+  if (!identical(dtype, "float64") && !identical(dtype, "float32")) {
+    abort(call, "dtype is ", deparse(dtype, nlines = 1), ", wants \"float64\" or \"float32\"")
+  }
   if (!isTRUE(gradient) && !isFALSE(gradient)) {
     abort(call, "gradient is ", deparse(gradient, nlines = 1), ", wants TRUE or FALSE")
   }
-  evaluate(input, target, weight, pos_weight, reduction, gradient, na.action, label_smoothing, call)
+  evaluate(input, target, weight, pos_weight, reduction, gradient, na.action, label_smoothing, call, dtype = dtype)
 }

@@ -1,6 +1,6 @@
 # The one way from the exported functions to the C core. With curvature = TRUE it is that alone, in the shape of input.
 evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FALSE, na.action = na.fail,
-                     label_smoothing = 0, call, curvature = FALSE) {
+                     label_smoothing = 0, call, curvature = FALSE, dtype = "float64") {
   reduction <- match_reduction(reduction, call)
   pass_na <- match_na_action(na.action, call)
   label_smoothing <- check_label_smoothing(label_smoothing, call)
@@ -16,6 +16,7 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
     target <- o$target
     if (!curvature && (is_tensor(input) || is_tensor(target))) {
       if (pass_na) abort(call, "na.action is na.pass, wants na.fail beside tensors, which have NaN but no NA")
+      if (dtype != "float64") abort(call, "dtype is \"float32\", wants \"float64\" beside tensors: convert those")
       return(evaluate_tensors(o, reduction, gradient, label_smoothing, call))
     }
     o <- check_operands(input, target, o$weight, o$pos_weight, call, pass_na)
@@ -24,7 +25,7 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
     if (curvature) {
       .Call(C_curvature, o$input, o$target, o$weight, o$pos_weight, label_smoothing, reduction)
     } else {
-      .Call(C_loss, o$input, o$target, o$weight, o$pos_weight, label_smoothing, reduction, gradient)
+      .Call(C_loss, o$input, o$target, o$weight, o$pos_weight, label_smoothing, reduction, gradient, dtype == "float32")
     },
     call
   )

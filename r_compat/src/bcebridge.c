@@ -172,8 +172,29 @@ static bce_status compute(bce_arguments *arguments, const bce_results *results, 
     return status;
 }
 
-/* The loss, with the gradient as an attribute where that is wanted; or the core's message, a string, where it refuses. */
-static SEXP loss(SEXP input, SEXP target, SEXP weight, SEXP pos_weight, SEXP label_smoothing, SEXP reduction, SEXP gradient)
+/* The array, of doubles, as one of float32 in memory that R frees when the .Call ends. */
+static void narrow(bce_array *array, R_xlen_t n)
+{
+    int64_t *strides = (int64_t *)R_alloc((size_t)array->ndim + 1, sizeof *strides);
+    for (int d = 0; d < array->ndim; d++)
+        strides[d] = array->strides[d] / (int64_t)sizeof(double) * (int64_t)sizeof(float);
+    array->data = R_alloc((size_t)n + 1, sizeof(float));
+    array->dtype = BCE_FLOAT32;
+    array->strides = strides;
+}
+
+static void widen(const bce_array *array, SEXP result)
+{
+    const float *numbers = array->data;
+    double *doubles = REAL(result);
+    for (R_xlen_t i = 0; i < XLENGTH(result); i++)
+        doubles[i] = numbers[i];
+}
+
+/* The loss, with the gradient as an attribute where that is wanted, rounded to float32 if that is; or the core's message, a
+   string, where it refuses. */
+static SEXP loss(SEXP input, SEXP target, SEXP weight, SEXP pos_weight, SEXP label_smoothing, SEXP reduction, SEXP gradient,
+                 SEXP float32)
 {
     operands o;
     bce_arguments *arguments =
@@ -190,8 +211,19 @@ static SEXP loss(SEXP input, SEXP target, SEXP weight, SEXP pos_weight, SEXP lab
         results.gradient = &gradient_array;
     }
 
+    if (Rf_asLogical(float32)) {
+        narrow(&loss_array, XLENGTH(result));
+        if (derivative != R_NilValue)
+            narrow(&gradient_array, XLENGTH(derivative));
+    }
+
     char message[BCE_MESSAGE_SIZE];
     bce_status status = compute(arguments, &results, message);
+    if (status == BCE_OK && Rf_asLogical(float32)) {
+        widen(&loss_array, result);
+        if (derivative != R_NilValue)
+            widen(&gradient_array, derivative);
+    }
     if (status == BCE_OK && derivative != R_NilValue)
         Rf_setAttrib(result, Rf_install("gradient"), derivative);
     UNPROTECT(2);
@@ -436,7 +468,7 @@ static SEXP tensors(SEXP operands, SEXP label_smoothing, SEXP reduction, SEXP re
 }
 
 static const R_CallMethodDef call_methods[] = {
-    {"loss", (DL_FUNC)&loss, 7},
+    {"loss", (DL_FUNC)&loss, 8},
     {"curvature", (DL_FUNC)&curvature, 6},
     {"tensors", (DL_FUNC)&tensors, 4},
     {"accumulator_is_state", (DL_FUNC)&accumulator_is_state, 1},

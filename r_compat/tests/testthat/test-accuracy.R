@@ -19,6 +19,22 @@ test_that("hard labels agree with nmath in both tails, where 1 - plogis(x) would
   }
 })
 
+# Catches results that are no float32, are rounded twice, lose what float32 can show, or a gradient in another shape.
+test_that("float32 results are those of nmath, rounded once", {
+  as_float32 <- function(x) readBin(writeBin(x, raw(), size = 4), "double", length(x), size = 4)
+  float32_error <- function(got, want) abs(got - want) / 2^pmax(floor(log2(abs(want))) - 23, -149)
+  x <- matrix(logits[abs(logits) < 80][1:40000], 200, dimnames = list(NULL, NULL))
+  y <- x > 1
+  loss <- bce_with_logits(x, y, reduction = "none", gradient = TRUE, dtype = "float32")
+  for (result in list(loss, gradient_of(loss))) expect_identical(as_float32(c(result)), c(result))
+  expect_lte(max(float32_error(c(loss), c(nmath_loss(x, y)))), 0.5001)
+  expect_lte(max(float32_error(c(gradient_of(loss)), c(nmath_gradient(x, y)))), 0.5001)
+  expect_identical(dim(gradient_of(loss)), dim(x))
+  expect_identical(bce_with_logits(x, y, dtype = "float32"), as_float32(bce_with_logits(x, y)))
+  expect_identical(bce_with_logits(-40, 0, dtype = "float32"), as_float32(exp(-40)))
+  expect_length(bce_with_logits(double(), double(), reduction = "none", dtype = "float32"), 0)
+})
+
 test_that("the tails reach down to the last subnormal number", {
   x <- c(-709.9, -720, -740)
   loss <- elementwise(x, rep(0, 3))

@@ -106,6 +106,12 @@ test_that("an unknown reduction is refused in the words of match.arg, when the l
   expect_match(refusal(nn_bce_with_logits_loss(reduction = "foo")(1, 1)), "'arg' should be one of")
 })
 
+test_that("dtype is the name of a type that results can have", {
+  for (dtype in list("float16", "double", NULL, 32, c("float32", "float64"))) {
+    expect_match(refusal(bce_with_logits(1, 1, dtype = dtype)), "^dtype is .*, wants \"float64\" or \"float32\"")
+  }
+})
+
 test_that("gradient is a flag", {
   for (bad in list(NA, "yes", 1, NULL, c(TRUE, TRUE))) {
     expect_match(refusal(bce_with_logits(1, 1, gradient = bad)), "^gradient is .*, wants TRUE or FALSE$")

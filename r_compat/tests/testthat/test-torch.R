@@ -234,6 +234,7 @@ test_that("what does not fit is an error of this package, in the name of the use
   expect_match(refusal(bce_with_logits(x, NULL)), "target is NULL")
   expect_match(refusal(bce_with_logits(c(TRUE, FALSE), double(c(1, 0)))), "input is of type logical.*wrong way round")
   expect_match(refusal(bce_with_logits(x, x, na.action = na.pass)), "na.action is na.pass, wants na.fail beside tensors")
+  expect_match(refusal(bce_with_logits(x, x, dtype = "float32")), "dtype is \"float32\", wants \"float64\" beside tensors")
   expect_identical(conditionCall(tryCatch(loss(x, x), error = identity)), quote(loss(x, x)))
   expect_identical(conditionCall(tryCatch(loss(leaf(x), x), error = identity)), quote(loss(leaf(x), x)))
 })
