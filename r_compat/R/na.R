@@ -26,7 +26,7 @@ where_na <- function(operands) {
   zero[] <- 0
   met <- is_na(operands$input) | is_na(operands$target)
   for (weight in Filter(anyNA, operands[c("weight", "pos_weight")])) {
-    met <- met | .Call(C_loss, zero, zero, is_na(weight), NULL, 0, "none", FALSE) > 0
+    met <- met | .Call(C_loss, zero, zero, is_na(weight), NULL, 0, "none", FALSE, FALSE) > 0
   }
   met
 }
