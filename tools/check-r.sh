@@ -49,7 +49,8 @@ fi
 R CMD INSTALL --library="$library" bcebridge_*.tar.gz >install.log 2>&1 || { cat install.log >&2; exit 1; }
 Rscript - r_compat "$PWD/site" >site.log 2>&1 <<'EOF' || { cat site.log >&2; exit 1; }
     paths <- commandArgs(TRUE)
-    options(pkgdown.internet = FALSE)
     package <- pkgdown::as_pkgdown(paths[[1]], override = list(destination = paths[[2]]))
-    pkgdown::build_site(package, examples = FALSE, new_process = FALSE, install = FALSE, preview = FALSE)
+    # Without the home page, for which newer versions of pkgdown ask CRAN.
+    pkgdown::init_site(package)
+    pkgdown::build_reference(package, examples = FALSE, preview = FALSE)
 EOF
