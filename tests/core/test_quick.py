@@ -39,7 +39,7 @@ def problem(dtype, n, seed, spread=4.0):
 
 # Catches: a window around ties that is too narrow, a wrong limit for underflow to subnormal numbers, a tie of another format.
 # One soft label in each block of 256 sends the block to the other formulae; its own element is left out.
-@pytest.mark.parametrize("pos_weight", [None, 3.0, 1e-30, 7e30])
+@pytest.mark.parametrize("pos_weight", [None, 3.0, 1e-30, 7e30, 0.0, -2.0])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_same_bits_as_beside_a_soft_label(dtype, pos_weight):
     dtype = getattr(torch, dtype)
@@ -129,30 +129,31 @@ def test_means_next_to_a_tie_are_correctly_rounded(count, repeat):
 # Catches: quick gradients where they are subnormal in their type, whose ties lie elsewhere than those of normal numbers: 1 / n
 # and a small weight bring them there though the logits are moderate. Each logit is the one at which the gradient is closest to
 # a tie between two subnormal numbers. A weight, even of 1, sends a call to the other formulae.
-@pytest.mark.parametrize("pos_weight", [None, 0.125])
+@pytest.mark.parametrize("pos_weight", [None, 0.125, (0.125, 0.125)])  # the last one a number for each of two classes
 @pytest.mark.parametrize("dtype, least, bits", [("float16", -24, 10), ("float32", -149, 23), (ml_dtypes.bfloat16, -133, 7)])
 def test_subnormal_gradients_next_to_a_tie_have_the_same_bits(dtype, least, bits, pos_weight):
     n = 1024
     counts = np.sort(np.random.default_rng(8).integers(2 ** (bits - 3), 2**bits, n))  # so that each block has its own range
     with mp.workprec(400):
         ties = [(2 * int(k) + 1) * mp.mpf(2) ** (least - 1) for k in counts]
-        sigmas = [tie * n / (pos_weight or 1) for tie in ties]
+        sigmas = [tie * n / (0.125 if pos_weight else 1) for tie in ties]
         logits = np.array([float(mp.log(sigma / (1 - sigma))) for sigma in sigmas], np.float32)
     if pos_weight is not None:
         logits = -logits
-    targets = np.full(n, pos_weight is not None, np.float32)
-    got, expected = np.empty((2, n), dtype)
+    logits, targets = logits.reshape(-1, 2), np.full((n // 2, 2), pos_weight is not None, np.float32)
+    got, expected = np.empty((2, n // 2, 2), dtype)
     core.loss_and_grad(logits, targets, pos_weight=pos_weight, out=got)
     core.loss_and_grad(logits, targets, 1.0, pos_weight, out=expected)
     assert np.count_nonzero(got) == n and np.array_equal(got, expected)
 
 
-# Catches: a narrow result that is rounded to float32 and then again, which some of a million float32 logits show. A weight
-# sends a call to the other formulae.
-@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16], ids=str)
-def test_narrow_results_of_float32_logits_are_rounded_once(dtype):
+# Catches: a narrow result that is rounded to float32 and then again, which some of a million float32 logits show; float64
+# logits that are rounded to float32. A weight sends a call to the other formulae.
+@pytest.mark.parametrize("logits_dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float32"], ids=str)
+def test_narrow_results_are_rounded_once(dtype, logits_dtype):
     rng = np.random.default_rng(9)
-    logits, targets = rng.normal(0, 2, 2**20).astype(np.float32), rng.integers(0, 2, 2**20).astype(dtype)
+    logits, targets = rng.normal(0, 2, 2**20).astype(logits_dtype), rng.integers(0, 2, 2**20).astype(dtype)
     got, expected = np.empty((2, 2**20), dtype)
     losses, _ = core.loss_and_grad(logits, targets, reduction="none", out=got)
     wanted, _ = core.loss_and_grad(logits, targets, 1.0, reduction="none", out=expected)

@@ -33,6 +33,12 @@ def test_error_budget():
     assert float(steps["found"]) < float(steps["together"])
 
 
+def test_mutants():
+    """Catches a score that is not that of the last run of make mutants."""
+    score = (ROOT / "docs/mutants.txt").read_text().split("\n")[1]
+    assert score.partition(". Seed")[0] in TEXT
+
+
 # Catches: a tail of libtorch's that begins elsewhere than the text says, in this version of torch.
 @pytest.mark.parametrize("y, dtype, power", [(0, "float32", 21), (0, "float64", 48), (1, "float32", 24), (1, "float64", 53)])
 def test_libtorch_tails(y, dtype, power):
