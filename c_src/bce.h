@@ -35,12 +35,12 @@ typedef enum {
     BCE_ERROR_DTYPE,     /* an element type that this operand or result cannot have */
     BCE_ERROR_SHAPE,     /* shapes that differ, do not broadcast, or hold more elements than 2^63 - 1 */
     BCE_ERROR_ISA,       /* an instruction set that this machine or this build does not have */
-    BCE_INTERRUPTED      /* as the caller's function asked: the results hold anything */
+    BCE_INTERRUPTED      /* the caller's function asked for it: the results are undefined */
 } bce_status;
 
 typedef enum {
     BCE_FLOAT64, BCE_FLOAT32, BCE_FLOAT16, BCE_BFLOAT16,                        /* operands and results */
-    BCE_INT64, BCE_INT32, BCE_INT16, BCE_INT8, BCE_UINT8, BCE_BOOL              /* operands but logits */
+    BCE_INT64, BCE_INT32, BCE_INT16, BCE_INT8, BCE_UINT8, BCE_BOOL              /* operands other than logits */
 } bce_dtype;
 
 typedef enum { BCE_NONE, BCE_MEAN, BCE_SUM } bce_reduction;
@@ -54,47 +54,48 @@ typedef struct {
     const int64_t *strides;
 } bce_array;
 
-/* The exact sum of float64 numbers: the integer sum_i limbs[i] 2^(32 i), in units of 2^-1074, and what is no finite number
-   beside it. Every field only ever adds, so partial sums merge by adding their fields, in any order, on any number of
-   machines. Canonical (as every function here leaves it) when 0 <= limbs[i] < 2^32 for all but the last limb: then equal
-   sums have equal bytes. A zeroed struct is the empty sum. */
+/* The exact sum of float64 numbers: the integer sum_i limbs[i] 2^(32 i), in units of 2^-1074, and counts of the numbers that
+   are not finite. Partial sums merge by adding their fields, in any order, on any number of machines. The form is canonical
+   when 0 <= limbs[i] < 2^32 for all but the last limb: then equal sums have equal bytes. Every function here leaves it so. A
+   zeroed struct is the empty sum. */
 #define BCE_PARTIAL_LIMBS 68
 
 typedef struct {
     int64_t limbs[BCE_PARTIAL_LIMBS];
-    int64_t count;              /* elements, of whatever value */
+    int64_t count;              /* all elements, finite or not */
     int64_t nan, plus_infinity, minus_infinity;
 } bce_partial;
 
 typedef struct {
     bce_array logits;             /* floating */
     bce_array targets;            /* the logits' shape; any type */
-    const bce_array *weight;      /* NULL for 1; broadcasts to the logits' shape, which it may not enlarge */
+    const bce_array *weight;      /* NULL for 1; broadcasts to the logits' shape and may not enlarge it */
     const bce_array *pos_weight;  /* likewise */
     double label_smoothing;       /* e in [0, 1]: y -> y (1 - e) + e / 2; 0 for none */
-    bce_reduction reduction;      /* of the loss; under BCE_MEAN the derivatives are those of the mean, divided by its count */
-    int64_t count;                /* what BCE_MEAN divides by, for a part of a mean or several means; 0 for their number */
-    int (*interrupted)(void *);   /* NULL, or asked by the calling thread every some 10^5 elements: not 0 ends the call */
-    void *interrupted_argument;   /* what it is called with */
+    bce_reduction reduction;      /* of the loss; under BCE_MEAN the derivatives are the mean's: divided by count */
+    int64_t count;                /* BCE_MEAN's divisor, for a part of a mean or several means; 0 for the number of elements */
+    int (*interrupted)(void *);   /* NULL, or polled by the calling thread every few 10^5 elements: nonzero ends the call */
+    void *interrupted_argument;   /* passed to interrupted */
 } bce_arguments;
 
-/* What to compute: NULL for not wanted. Floating arrays of the logits' shape; loss is 0-d under BCE_MEAN and BCE_SUM.
-   An array that may overlap an operand must be that operand's very elements (in place) or else the result is undefined. */
+/* What to compute: NULL if not wanted. Floating arrays of the logits' shape; loss is 0-d under BCE_MEAN and BCE_SUM.
+   A result must be an operand itself, element for element (in place), or overlap none; otherwise it is undefined. */
 typedef struct {
     const bce_array *loss;
     const bce_array *gradient;        /* dl/dx */
     const bce_array *curvature;       /* d2l/dx2 */
     const bce_array *d_targets;       /* dl/dy, with respect to the targets as given, before smoothing */
-    const bce_array *d_weight;        /* dl/dw, one for each element, to be summed over broadcast dimensions */
+    const bce_array *d_weight;        /* dl/dw of each element: the caller sums over broadcast dimensions */
     const bce_array *d_pos_weight;    /* dl/dp, likewise */
     bce_partial *partial;             /* the element losses are added to it */
 } bce_results;
 
-/* Compute results in one pass over the operands. On an error nothing has been written to results (but see
-   BCE_INTERRUPTED), and message (of BCE_MESSAGE_SIZE bytes, or NULL) names the argument, what it got and what it wants. */
+/* Compute results in one pass over the operands (a sum next to a tie may take a second). On an error other than
+   BCE_INTERRUPTED results are untouched, and message (BCE_MESSAGE_SIZE bytes, or NULL) names the argument, what it got and
+   what it wants. */
 bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message);
 
-/* Add the n numbers to the partial sum, with their count. BCE_ERROR_ARGUMENT for a null pointer. */
+/* Add n numbers to the partial sum, and n to its count. BCE_ERROR_ARGUMENT for a null pointer. */
 bce_status bce_partial_add(bce_partial *partial, const double *numbers, size_t n);
 
 /* Add other to partial: the partial sum of both. BCE_ERROR_ARGUMENT for a null pointer. */
@@ -103,17 +104,18 @@ bce_status bce_partial_merge(bce_partial *partial, const bce_partial *other);
 /* The sum, or with BCE_MEAN the sum divided by the count (NaN if that is 0), rounded once to dtype, written to result. */
 bce_status bce_partial_round(const bce_partial *partial, bce_reduction reduction, bce_dtype dtype, void *result);
 
-/* The instruction set in use: "avx512", "avx2", "neon" or "scalar". Until bce_set_isa is called it is what the environment
-   variable BCE_BRIDGE_ISA names at the first call of any function that needs it, else the widest of the machine. All give the
-   same bits. NULL in bce_set_isa chooses the widest. */
+/* The instruction set in use: "avx512", "avx2", "neon" or "scalar"; all give the same bits. The first call that needs one takes
+   it from the environment variable BCE_BRIDGE_ISA, else takes the machine's widest. bce_set_isa sets it, with NULL to the
+   widest. */
 bce_status bce_set_isa(const char *name, char *message);
 bce_status bce_get_isa(const char **name, char *message);
 
-/* The instruction sets of this build, by index from 0; NULL past the last. Whether the machine has it. */
+/* bce_isa_name: the instruction sets of this build, from index 0; NULL past the last. bce_isa_supported: whether this machine
+   has the one at index. */
 const char *bce_isa_name(int index);
 int bce_isa_supported(int index);
 
-/* The largest number of threads that one call uses: 1 to BCE_MAX_THREADS; below 1, the default: the environment variable
+/* The most threads that one call uses, 1 to BCE_MAX_THREADS. n < 1 restores the default: the environment variable
    BCE_BRIDGE_NUM_THREADS if it is a positive integer, else the number of processors open to this process. Results do not
    depend on it. */
 void bce_set_num_threads(int n);
