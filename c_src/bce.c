@@ -26,7 +26,7 @@ bce_status bce_fail(char *message, bce_status status, const char *format, ...)
     return status;
 }
 
-/* A shape as Python prints a tuple. */
+/* A shape, printed like a Python tuple. */
 typedef char shape_text[160];
 
 static const char *format_shape(shape_text text, int ndim, const int64_t *shape)
@@ -105,7 +105,7 @@ static bce_status check_same_shape(const char *name, const bce_array *array, con
     return BCE_OK;
 }
 
-/* The dimension of array that meets dimension d of the logits, or -1. */
+/* The dimension of array that broadcasts against dimension d of the logits, or -1. */
 static int aligned(const bce_array *array, const bce_array *logits, int d)
 {
     int k = d - (logits->ndim - array->ndim);
@@ -132,8 +132,8 @@ static bce_status check_broadcast(const char *name, const bce_array *array, cons
                 name, format_shape(got, array->ndim, array->shape), format_shape(want, logits->ndim, logits->shape));
 }
 
-/* The dimensions of the logits that have more than one element, those of the longest strides first: the order in which
-   their memory lies, so that a Fortran-ordered array is walked as fast as a C-ordered one. */
+/* The logits' dimensions of size other than 1, longest stride first. In this order, that of memory, a Fortran-ordered array is
+   walked as fast as a C-ordered one. */
 static int memory_order(const bce_array *logits, int order[BCE_MAX_DIMENSIONS])
 {
     int n = 0;
@@ -180,7 +180,7 @@ static void lay_out(bce_view *view, const bce_array *array, const bce_array *log
     }
 }
 
-/* Whether the sum, or the mean, rounds to dtype as it would without the error of the quick formulae. */
+/* Near-tie test of the sum or mean: whether the quick error cannot flip its rounding to dtype. */
 static bool is_settled(const bce_sum *sum, bce_reduction reduction, int64_t count, bce_dtype dtype)
 {
     double number, divisor = reduction == BCE_MEAN ? (double)count : 1.0;
@@ -194,11 +194,11 @@ static bool is_settled(const bce_sum *sum, bce_reduction reduction, int64_t coun
     return ends[0] == ends[1];
 }
 
-/* What a call is about: the caller's arrays by their places in the plan, NULL for those that are absent. */
+/* One call: the caller's arrays, indexed as in the plan, NULL if absent. */
 typedef struct {
     const bce_array *operands[BCE_OPERANDS], *results[BCE_RESULTS];
     bce_reduction reduction;
-    int64_t count;  /* what a mean is divided by */
+    int64_t count;  /* the mean's divisor */
 } bce_call;
 
 static bce_status check(const bce_arguments *arguments, const bce_call *call, char *message)
@@ -240,13 +240,13 @@ static bce_status check(const bce_arguments *arguments, const bce_call *call, ch
     return BCE_OK;
 }
 
-/* Everything of the plan but which formulae serve. */
+/* The plan's counts, divisor and views. */
 static void lay_out_all(bce_plan *plan, const bce_call *call)
 {
     const bce_array *logits = call->operands[BCE_LOGITS];
     int order[BCE_MAX_DIMENSIONS];
     plan->count = element_count(logits);
-    /* Nothing is laid out of an empty array: the product of its other dimensions may be any size. */
+    /* An empty array is laid out without dimensions: the product of its other sizes may overflow. */
     int n = plan->count > 0 ? memory_order(logits, order) : 0;
     plan->divisor = call->reduction == BCE_MEAN && call->count > 0 ? (double)call->count : 1.0;
     for (int k = 0; k < BCE_OPERANDS; k++) {
@@ -261,8 +261,8 @@ static void lay_out_all(bce_plan *plan, const bce_call *call)
     }
 }
 
-/* Which formulae serve: the quick ones, those of e^-|x| as one number, or more exact ones in places. partial: whether an exact
-   sum is asked for. */
+/* Choose between the quick formulae and those in float64, and for the latter where double-double must correct them (tails,
+   settle). partial: whether the caller wants the partial sum. */
 static void choose_formulae(bce_plan *plan, const bce_call *call, bool partial)
 {
     const bool weighted = plan->present[BCE_WEIGHT] || plan->present[BCE_POS_WEIGHT];
