@@ -1,14 +1,14 @@
 /* The formulae, their error bounds and witnesses: first for one element, then for a vector of them.
 
    Included once per instruction set, after bce_simd.h. Every function is straight-line code with each fused multiply-add
-   written out: the same operations on every machine, hence the same bits (but of the quick formulae, see there). Contraction
+   written out: the same operations on every machine, hence the same bits (except the quick formulae, see there). Contraction
    must be off. ULP are float64's; a witness is the worst input that a search of some 10^8 found (docs/accuracy.md). */
 
 #ifndef BCE_REFERENCE
 #define BCE_REFERENCE
 
-/* What everything below computes, only faster, more exactly, and for any number at all: the reference for a reader and for
-   c_src/verify/test_values.c. */
+/* The reference, for the reader and for c_src/verify/test_values.c. Everything below computes the same, but faster, more
+   accurately, and for all numbers. */
 static inline void bce_reference(double x, double y, double w, double p, double *loss, double *gradient, double *curvature)
 {
     double t = exp(-fabs(x)), log1p_t = log1p(t);
@@ -26,7 +26,7 @@ static inline void bce_reference(double x, double y, double w, double p, double 
 /* e^-a underflows to 0 from here on: e^-746 < 2^-1076. */
 #define BCE_EXP_LIMIT 746.0
 
-/* e^-|x| in three forms: t is rounded; low is what is missing to it; t_less_1 is e^-|x| - 1, rounded. */
+/* e^-|x| in three forms: t is rounded; low is t's rounding error; t_less_1 is e^-|x| - 1, rounded. */
 typedef struct {
     bce_vec t, low, t_less_1;
 } bce_exp;
@@ -34,9 +34,9 @@ typedef struct {
 /* NaN for NaN.
 
    With a = |x|, -a = k ln(2) + r for |r| <= ln(2) / 2, and e^-a = 2^k (1 + (r + r^2 q(r))). The first step of the reduction
-   is exact: where k is not 0, both k LN2_HIGH and a are multiples of 2^-54, and so is the difference, which is below 2^-1.
-   The second rounds by at most 2^-55, as does the sum in the brackets. Adding 1.5 2^52 rounds to an integer, and leaves that
-   in the low bits; with it goes the exponent field of 2^(k + 54), which is scaled back since 2^k may be subnormal. */
+   is exact: where k is not 0, both k LN2_HIGH and a are multiples of 2^-54, and so is their difference, which is below 2^-1.
+   The second step rounds by at most 2^-55, as does the sum in the brackets. Adding 1.5 2^52 rounds to an integer in the low
+   bits; adding 1023 + 54 too makes it the exponent field of 2^(k + 54), scaled back by 2^-54 since 2^k may be subnormal. */
 BCE_INLINE bce_exp bce_exp_minus_abs(bce_vec x)
 {
     const bce_vec one = bce_all(1.0), to_integer = bce_all(0x1.8p52 + (1023 + 54));
@@ -55,8 +55,8 @@ BCE_INLINE bce_exp bce_exp_minus_abs(bce_vec x)
     return result;
 }
 
-/* log(1 + t) for t = e^-a: as log(1 + v) with v = t up to 1/2, as log(2) + log(1 + v) with v = (t - 1) / 2 from there on.
-   So |v| is small, and its polynomial a small correction to it. */
+/* log(1 + t) for t = e^-a. Up to t = 1/2 it is log(1 + v) with v = t; above, log(2) + log(1 + v) with v = (t - 1) / 2. So |v|
+   is small, and the polynomial is a small correction to v. */
 BCE_INLINE bce_vec bce_log1p(bce_vec t, bce_vec t_less_1)
 {
     const bce_vec half = bce_all(0.5);
@@ -72,8 +72,8 @@ typedef struct {
 
 /* For t + low, each to 1.1 ULP.
 
-   sum + rest = 1 + t + low but for 2^-106. With r = 1 / sum rounded, the error of r as a reciprocal of sum + rest is
-   r (1 - r sum - r rest), whose first two terms an fma gives exactly; both results are rounded after adding that error. */
+   sum + rest = 1 + t + low to within 2^-106. With r = 1 / sum rounded, the error of r as a reciprocal of sum + rest is
+   r (1 - r sum - r rest). An fma gives the first two terms exactly, and both results are rounded after adding this error. */
 BCE_INLINE bce_sigmoids bce_sigmoids_wide(bce_vec t, bce_vec low)
 {
     const bce_vec one = bce_all(1.0);
@@ -91,7 +91,7 @@ BCE_INLINE bce_vec bce_sigma_minus_narrow(bce_vec t)
     return t / (bce_all(1.0) + t);
 }
 
-/* a b, where a zero silences an infinity: the one product of two numbers that is NaN. */
+/* a b, but 0 for 0 times infinity, the only NaN product of two numbers: the zero silences the infinity. */
 BCE_INLINE bce_vec bce_silent_product(bce_vec a, bce_vec b)
 {
     return bce_zero_if_indefinite(a * b, a, b);
@@ -102,7 +102,7 @@ typedef struct {
     bce_vec negative, positive;
 } bce_coefficients;
 
-/* Which weights there are: a plain one is known to be finite and not 0, so that it silences nothing and cannot be silenced. */
+/* Which weights there are. A plain one is known to be finite and nonzero: it silences nothing and cannot be silenced. */
 typedef enum { BCE_NO_WEIGHT, BCE_PLAIN_WEIGHT, BCE_ANY_WEIGHT } bce_weight_kind;
 
 /* complement is 1 - y. */
@@ -121,10 +121,10 @@ BCE_INLINE bce_coefficients bce_coefficients_of(bce_vec y, bce_vec complement, b
     return c;
 }
 
-/* With L = log(1 + e^-|x|), softplus(x) = max(x, 0) + L and softplus(-x) = max(-x, 0) + L, so for the coefficients a of the
+/* With L = log(1 + e^-|x|), softplus(x) = max(x, 0) + L and softplus(-x) = max(-x, 0) + L. So for the coefficients a of the
    first and b of the second
-       a softplus(x) + b softplus(-x) = (a + b) L + (a if x > 0 else b) |x|,
-   where only |x| can be infinite, and is left out where its coefficient is zero (NaN comes through L). 1.84 ULP at hard
+       a softplus(x) + b softplus(-x) = (a + b) L + (a if x > 0 else b) |x|.
+   Of L and |x| only |x| can be infinite: it is left out where its coefficient is zero (NaN comes through L). 1.84 ULP at hard
    labels: y = 0 at -0x1.be1fda6edb654p-2; 3.62 for y in [0, 1] and weights. */
 BCE_INLINE bce_vec bce_loss(bce_vec x, bce_vec log1p, bce_coefficients c)
 {
@@ -132,25 +132,24 @@ BCE_INLINE bce_vec bce_loss(bce_vec x, bce_vec log1p, bce_coefficients c)
     return bce_fma(c.negative + c.positive, log1p, bce_product_unless_zero(linear, bce_abs(x)));
 }
 
-/* a sigma(x) - b sigma(-x) = -sign(x) [(a + b) sigma(-|x|) - (a if x > 0 else b)], since sigma(|x|) = 1 - sigma(-|x|), which is
-   at least 1/2. In this order a gradient that underflows keeps its sign. 1.02 ULP at hard labels: y = 0 at
-   -0x1.a193e1870575dp+8. */
+/* a sigma(x) - b sigma(-x) = -sign(x) [(a + b) sigma(-|x|) - (a if x > 0 else b)], since sigma(|x|) = 1 - sigma(-|x|) (at least
+   1/2). In this order a gradient that underflows keeps its sign. 1.02 ULP at hard labels: y = 0 at -0x1.a193e1870575dp+8. */
 BCE_INLINE bce_vec bce_gradient(bce_vec x, bce_vec sigma_minus, bce_coefficients c)
 {
     bce_vec linear = bce_if_negative(x, c.positive, c.negative);
     return bce_multiply_by_sign(bce_fma(c.negative + c.positive, sigma_minus, -linear), -x);
 }
 
-/* (a + b) sigma(x) sigma(-x), with the product of the sigmoids in two numbers to save a rounding. 1.96 ULP at hard
-   labels, 3.86 for y in [0, 1] and weights. */
+/* (a + b) sigma(x) sigma(-x); the product of the sigmoids is a double-double, which saves a rounding. 1.96 ULP at hard labels,
+   3.86 for y in [0, 1] and weights. */
 BCE_INLINE bce_vec bce_curvature(bce_sigmoids s, bce_coefficients c)
 {
     bce_vec sum = c.negative + c.positive, product = s.plus * s.minus;
     return bce_fma(sum, product, sum * bce_fma(s.plus, s.minus, -product));
 }
 
-/* w [p softplus(-x) - softplus(x)] = w [(p - 1) L + (-|x| if x > 0 else p |x|)]: nothing cancels for p = 1, and else
-   the error is one of 4 roundings of the terms. */
+/* w [p softplus(-x) - softplus(x)] = w [(p - 1) L + (-|x| if x > 0 else p |x|)]. For p = 1 nothing cancels; otherwise the error
+   is that of 4 roundings of the terms, 4 2^-53 times the sum of their magnitudes. */
 BCE_INLINE bce_vec bce_d_targets(bce_vec x, bce_vec log1p, bce_vec w, bce_vec p)
 {
     const bce_vec one = bce_all(1.0);
@@ -165,20 +164,20 @@ BCE_INLINE bce_vec bce_d_pos_weight(bce_vec x, bce_vec log1p, bce_vec y, bce_vec
     return bce_silent_product(bce_silent_product(w, y), reach + log1p);
 }
 
-/* Loss and gradient at the labels 0 and 1, in half the operations: for results that are rounded to float32 or less, wherever an
-   error of BCE_QUICK_ERROR cannot decide the rounding.
+/* The quick formulae: loss and gradient at the labels 0 and 1, in half the operations. They serve results rounded to float32 or
+   narrower, wherever an error of BCE_QUICK_ERROR cannot flip the rounding.
 
    At y = 0 they are softplus(z) and sigma(z) for z = x, at y = 1 softplus(z) and -sigma(z) for z = -x. With t = e^-|z|,
-       softplus(z) = max(z, 0) + 2 atanh(s), s = t / (2 + t);    sigma(z) = (1 if z > 0 else t) / (1 + t),
-   and one division gives both quotients. A sum over many elements needs no logarithm for each, since
+       softplus(z) = max(z, 0) + 2 atanh(s), s = t / (2 + t);    sigma(z) = (1 if z > 0 else t) / (1 + t).
+   One division gives both quotients. A sum over many elements needs no logarithm for each, since
        sum of log(1 + t) = log(product of (1 + t)).
-   For |x| <= BCE_QUICK_LIMIT, where 2^k is a normal number. The largest error that was found is 2^-43.15
-   (c_src/verify/quick_error.c). */
+   They hold for |x| <= BCE_QUICK_LIMIT, where 2^k is a normal number. The largest error found is 2^-43.15
+   (c_src/verify/quick_error.c). AVX-512 has a formula of its own for t: here the bits depend on the instruction set. */
 #define BCE_QUICK_LIMIT 700.0
 
 #if defined(BCE_SIMD_AVX512)
 
-/* With a = |x|, -a = n ln(2) / 16 + r, and e^-a = 2^(n / 16) e^r: a permutation looks 16 numbers up. */
+/* With a = |x|, -a = n ln(2) / 16 + r, and e^-a = 2^(n / 16) e^r: a permutation is the table of 16 numbers. */
 BCE_INLINE bce_vec bce_quick_exp_minus_abs(bce_vec x)
 {
     const bce_vec to_integer = bce_all(0x1.8p52);
@@ -217,14 +216,14 @@ BCE_INLINE bce_quick bce_quick_of(bce_vec z, bce_vec t)
     return result;
 }
 
-/* scale sigma(z) alone */
+/* scale sigma(z), without softplus. */
 BCE_INLINE bce_vec bce_quick_sigma(bce_vec z, bce_vec t, bce_vec scale)
 {
     const bce_vec one = bce_all(1.0);
     return scale / (one + t) * bce_if_negative(z, t, one);
 }
 
-/* (1 + q) (1 + t) - 1, for q of any size: in 1 + t, a small t would be lost. */
+/* (1 + q) (1 + t) - 1, for q of any size: 1 + t itself would lose a small t. */
 BCE_INLINE bce_vec bce_multiply_in(bce_vec q, bce_vec t)
 {
     return bce_fma(q, t, q + t);
