@@ -1,8 +1,8 @@
-/* The vector of an instruction set, and the few operations on it that C's operators do not give.
+/* The vector of an instruction set, and the few operations on it that C's operators + - * / do not give.
 
    Included once per instruction set, with BCE_SIMD_AVX512, BCE_SIMD_AVX2 or BCE_SIMD_NEON defined, or none of them for a
-   vector of one element. Where + - * / apply to vectors they are used. Every operation here is exact or
-   rounded once, so all instruction sets give the same bits; a comparison with NaN is false. */
+   vector of one element. AVX-512 comes first and has the comments. Every operation here is exact or rounded once, so all
+   instruction sets give the same bits; a comparison with NaN is false. */
 
 #if defined(__GNUC__)
 #define BCE_INLINE static inline __attribute__((always_inline))
@@ -29,7 +29,7 @@ BCE_INLINE bce_vec bce_if_greater(bce_vec a, bce_vec b, bce_vec yes, bce_vec no)
     return _mm512_mask_blend_pd(_mm512_cmp_pd_mask(a, b, _CMP_GT_OQ), no, yes);
 }
 
-/* yes where the sign bit of x is set, else no */
+/* sign bit of x ? yes : no */
 BCE_INLINE bce_vec bce_if_negative(bce_vec x, bce_vec yes, bce_vec no)
 {
     return _mm512_mask_blend_pd(_mm512_movepi64_mask(_mm512_castpd_si512(x)), no, yes);
@@ -53,14 +53,14 @@ BCE_INLINE bce_vec bce_product_unless_zero(bce_vec a, bce_vec b)
     return _mm512_maskz_mul_pd(_mm512_cmp_pd_mask(a, _mm512_setzero_pd(), _CMP_NEQ_UQ), a, b);
 }
 
-/* product, but 0 where it is NaN and neither factor is */
+/* product, but 0 where it is NaN and neither factor a, b is */
 BCE_INLINE bce_vec bce_zero_if_indefinite(bce_vec product, bce_vec a, bce_vec b)
 {
     __mmask8 nan = _mm512_cmp_pd_mask(product, product, _CMP_UNORD_Q);
     return _mm512_mask_blend_pd(_mm512_mask_cmp_pd_mask(nan, a, b, _CMP_ORD_Q), product, _mm512_setzero_pd());
 }
 
-/* The number whose bits are those of x, shifted left by 52. */
+/* The bits of x, shifted left by 52, as a number. */
 BCE_INLINE bce_vec bce_shift_to_exponent(bce_vec x)
 {
     return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(x), 52));
@@ -74,13 +74,13 @@ BCE_INLINE bce_vec bce_exp2_of_sixteenths(bce_vec x, const uint64_t table[16])
     return _mm512_castsi512_pd(_mm512_add_epi64(low_bits, _mm512_slli_epi64(n, 48)));
 }
 
-/* Whether any lane of a and b, neither NaN, differs when rounded to float32. */
+/* Whether a and b differ in any lane when rounded to float32; a NaN lane does not. */
 BCE_INLINE bool bce_any_rounds_otherwise(bce_vec a, bce_vec b)
 {
     return _mm256_movemask_ps(_mm256_cmp_ps(_mm512_cvtpd_ps(a), _mm512_cvtpd_ps(b), _CMP_NEQ_OQ)) != 0;
 }
 
-/* Whether each lane of a is at most that of b, and neither NaN. */
+/* Whether a <= b in every lane: false where either is NaN. */
 BCE_INLINE bool bce_all_at_most(bce_vec a, bce_vec b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ) == 0xff; }
 
 BCE_INLINE bce_vec bce_or(bce_vec a, bce_vec b)
@@ -107,7 +107,7 @@ BCE_INLINE bce_floats bce_floats_multiply_by_sign(bce_floats a, bce_floats x)
     return _mm512_xor_ps(a, _mm512_and_ps(x, _mm512_set1_ps(-0.0f)));
 }
 
-/* Whether each lane of a is at most that of b, and neither NaN. */
+/* Whether a <= b in every lane: false where either is NaN. */
 BCE_INLINE bool bce_floats_all_at_most(bce_floats a, bce_floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ) == 0xffff; }
 
 BCE_INLINE bce_vec bce_floats_low(bce_floats x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
@@ -118,12 +118,12 @@ BCE_INLINE bce_floats bce_floats_of(bce_vec low, bce_vec high)
     return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high), 1);
 }
 
-/* Gathers over many vectors whether something was found. */
+/* Whether anything was found, accumulated over many vectors. */
 typedef __mmask8 bce_flags;
 
 BCE_INLINE bce_flags bce_nothing_found(void) { return 0; }
 
-/* Found: a lane of x whose bits, after adding offset, are 0 where mask is 1. */
+/* Found: a lane with ((bits of x + offset) & mask) == 0. */
 BCE_INLINE bce_flags bce_find_bits(bce_flags found, bce_vec x, int64_t offset, int64_t mask)
 {
     __m512i sum = _mm512_add_epi64(_mm512_castpd_si512(x), _mm512_set1_epi64(offset));
@@ -246,7 +246,7 @@ BCE_INLINE bce_vec bce_if_negative(bce_vec x, bce_vec yes, bce_vec no)
 
 BCE_INLINE bce_vec bce_multiply_by_sign(bce_vec a, bce_vec x) { return bce_if_negative(x, -a, a); }
 
-/* vminq_f64 and vmaxq_f64 treat NaN otherwise. */
+/* vminq_f64 and vmaxq_f64 treat NaN differently. */
 BCE_INLINE bce_vec bce_min(bce_vec a, bce_vec b) { return vbslq_f64(vcltq_f64(a, b), a, b); }
 BCE_INLINE bce_vec bce_max(bce_vec a, bce_vec b) { return vbslq_f64(vcgtq_f64(a, b), a, b); }
 
