@@ -19,7 +19,7 @@ static double from_bits(uint64_t bits)
     return x;
 }
 
-/* A partial sum that comes from outside may hold anything: beyond the last limb and the counts it wraps. */
+/* A partial sum from outside may hold anything: its last limb and its counts wrap rather than overflow. */
 static int64_t wrapping_sum(int64_t a, int64_t b)
 {
     return (int64_t)((uint64_t)a + (uint64_t)b);
@@ -53,7 +53,7 @@ static int64_t low_32(int64_t limb)
     return (int64_t)((uint64_t)limb & LOW_32);
 }
 
-/* The carry meets the limb's low half only: the sum with all of it need not fit. */
+/* The carry is added to the limb's low half only: added to the whole limb it could overflow. */
 void bce_partial_normalize(bce_partial *partial)
 {
     const int64_t base = (int64_t)1 << 32;
@@ -111,8 +111,8 @@ bce_status bce_partial_merge(bce_partial *partial, const bce_partial *other)
     return BCE_OK;
 }
 
-/* (mantissa + something below 1 if sticky) 2^exponent, mantissa >= 2^63, as a float64. Rounded to odd, that is to the
-   neighbour whose last bit is 1 unless exact, it can be rounded again to any format of at most 51 bits as if once
+/* (mantissa + something below 1 if sticky) 2^exponent, mantissa >= 2^63, as a float64. to_odd: an inexact value becomes the
+   neighbour whose last bit is 1; rounding that to any format of at most 51 bits is then no double rounding
    (S. Boldo, G. Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to odd",
    IEEE Trans. Comput. 57, 2008). */
 static double assemble(uint64_t mantissa, bool sticky, int exponent, bool to_odd)
@@ -146,7 +146,8 @@ static uint64_t bits_at(const uint32_t *digits, int position, int n)
     return window >> (position & 31) & ((UINT64_C(1) << n) - 1);
 }
 
-/* The sum over divisor: long division, as many bits at a time as fit with a remainder in 64, until the quotient has 64. */
+/* The sum divided by divisor. Long division: each step takes as many bits as fit in 64 beside a remainder, until the quotient
+   has 64. */
 static double quotient(const bce_partial *partial, uint64_t divisor, bool to_odd)
 {
     bce_partial magnitude = *partial;
@@ -176,7 +177,7 @@ static double quotient(const bce_partial *partial, uint64_t divisor, bool to_odd
         remainder = remainder << step | bits_at(digits, position, step);
         part = remainder / divisor;
         remainder %= divisor;
-        int size = step;  /* of part; of the first without its leading zeros */
+        int size = step;  /* part's bits; leading zeros of the quotient do not count */
         while (bits == 0 && size > 0 && part >> (size - 1) == 0)
             size--;
         left = size > 64 - bits ? size - (64 - bits) : 0;
