@@ -1,9 +1,9 @@
-/* Double-double arithmetic for the few elements that float64 is not enough for. Accuracy, not speed: results so close to the
-   midpoint of two float32 numbers that float64 cannot tell which is nearer, one in some ten million; and e^-a times a weight
-   where e^-a itself is below the normal numbers.
+/* Double-double arithmetic, accurate rather than fast, for the few elements that need more than float64: results so near a tie
+   of float32 that float64 cannot decide the rounding, about one in ten million, and a weight times e^-a where e^-a is
+   subnormal or 0.
 
    The pairs hi + lo and their operations are those of T. J. Dekker, "A floating-point technique for extending the available
-   precision", Numer. Math. 18, 1971, with fma for the products; each is off by a few 2^-104. */
+   precision", Numer. Math. 18, 1971, with fma for the products; the error of each is a few 2^-104. */
 
 #include "bce_internal.h"
 
@@ -57,8 +57,8 @@ static pair times_power_of_2(pair a, double power)
     return result;
 }
 
-/* e^-a = 2^k (1 + s)^1024 for 0 <= a <= 4000, where 1 + s = e^(r / 1024) and (1 + s)^2 = 1 + (2 s + s^2); the second factor is
-   returned. Nine terms of the series leave 2^-120; the ten squarings multiply the error by 2^10. */
+/* Returns e^-a / 2^k for 0 <= a <= 4000: e^-a = 2^k (1 + s)^1024 with 1 + s = e^(r / 1024), squared ten times by
+   (1 + s)^2 = 1 + (2 s + s^2). Nine terms of the series leave 2^-120; the squarings multiply the error by 2^10. */
 static pair exp_minus(double a, int *k)
 {
     const double ln2[3] = {0x1.62e42fefa39efp-1, 0x1.abc9e3b39803fp-56, 0x1.7b57a079a1934p-111};
@@ -83,11 +83,11 @@ double bce_times_exp_minus(double coefficient, double a)
         return coefficient * 0.0;
     int k;
     pair mantissa = exp_minus(a, &k);
-    /* The mantissa is halved, or the product could overflow before 2^k makes it small. */
+    /* Halve the mantissa: otherwise the product could overflow before 2^k makes it small. */
     return ldexp(fma(coefficient, 0.5 * mantissa.hi, coefficient * (0.5 * mantissa.lo)), k + 1);
 }
 
-/* log(1 + t) for 0 <= t <= 1 as 2 artanh(t / (2 + t)), whose argument is at most 1/3: 36 terms leave 2^-114. */
+/* log(1 + t) = 2 artanh(t / (2 + t)) for 0 <= t <= 1. The argument is at most 1/3: 37 terms leave less than 2^-114. */
 static pair log1p_of(pair t)
 {
     pair s = divide(t, add(of(2.0), t)), square = multiply(s, s), series = of(0.0);
@@ -96,8 +96,8 @@ static pair log1p_of(pair t)
     return times_power_of_2(multiply(s, series), 2.0);
 }
 
-/* Rounded to odd, so that it can be rounded to float32 as if once: see bce_partial.c. hi is the sum rounded to nearest; the
-   number with an odd last bit on either side of an inexact sum is hi or its neighbour towards lo. */
+/* Rounded to odd, so that rounding to float32 is no double rounding: see bce_partial.c. hi is the sum rounded to nearest. If
+   the sum is inexact, it lies between hi and hi's neighbour towards lo, and the odd one of the two is the result. */
 static double round_to_odd(pair a)
 {
     uint64_t bits;
@@ -112,7 +112,7 @@ void bce_accurate(double x, double y, const double *complement, double *loss, do
     int k;
     pair mantissa = exp_minus(fmin(fabs(x), 4000.0), &k);
     pair t = times_power_of_2(mantissa, ldexp(1.0, k)), one = of(1.0);
-    /* Of what is as small as this only matters that it is not 0. */
+    /* Below 2^-1000 only t != 0 matters: clamp. */
     if (t.hi < 0x1p-1000)
         t = of(0x1p-1000);
     pair log1p_t = log1p_of(t);
