@@ -1,4 +1,4 @@
-/* Which instruction set is used: the widest that the machine has, or the one that BCE_BRIDGE_ISA or bce_set_isa names. */
+/* The instruction set in use: the widest that the machine has, or the one that BCE_BRIDGE_ISA or bce_set_isa names. */
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ static bool has_avx512(void)
 }
 #endif
 
-/* In the order of preference. */
+/* In order of preference: the widest first. */
 static const struct {
     const char *name;
     bce_run *run;
@@ -53,7 +53,7 @@ int bce_isa_supported(int index)
     return index >= 0 && index < PATHS && paths[index].supported();
 }
 
-/* Sets *path to the index of the named path, or for NULL to that of the widest. */
+/* Set *path to the index of the named path, or of the widest supported one if name is NULL. */
 static bce_status find(const char *name, const char *origin, int *path, char *message)
 {
     for (int i = 0; i < PATHS; i++)
@@ -80,7 +80,7 @@ bce_status bce_set_isa(const char *name, char *message)
     return status;
 }
 
-/* The path in use, which the first call takes from the environment, unless bce_set_isa comes between in another thread. */
+/* The path in use. The first call takes it from the environment, unless another thread calls bce_set_isa meanwhile. */
 static bce_status current(int *path, char *message)
 {
     *path = atomic_load(&chosen);

@@ -1,7 +1,7 @@
-/* Threads: spawned for one call and joined in it, so that a fork between calls is safe, and no pool is shared with anyone.
+/* Threads are spawned for one call and joined in it: a fork between calls is safe, and there is no pool to share.
 
-   Elementwise results do not depend on who computes them, and partial sums are exact: any division of the elements gives the
-   same bits. */
+   Elementwise results do not depend on the thread that computes them, and partial sums are exact: any division of the elements
+   gives the same bits. */
 
 #if defined(__linux__)
 #ifndef _GNU_SOURCE
@@ -25,12 +25,12 @@
 
 /* A thread costs some 40 microseconds, about what this many elements take. */
 #define ELEMENTS_PER_THREAD ((int64_t)1 << 17)
-/* Threads start on multiples of this, whole blocks and whole cache lines of every type. */
+/* Shares start at multiples of this: whole blocks, and whole cache lines of every type. */
 #define SEGMENT ((int64_t)1 << 12)
 
 static atomic_int thread_limit = 0;
 
-/* Those that this process may run on, where the system tells. */
+/* The processors open to this process, where the system tells. */
 static long processors(void)
 {
 #if defined(__linux__)
@@ -61,11 +61,11 @@ int bce_get_num_threads(void)
     if (number < 1 || *end != '\0')
         number = processors();
     int found = number < 1 ? 1 : number > BCE_MAX_THREADS ? BCE_MAX_THREADS : (int)number;
-    /* Unless another thread has set a limit meanwhile. */
+    /* Another thread may have set a limit meanwhile: then take that. */
     return atomic_compare_exchange_strong(&thread_limit, &n, found) ? found : n;
 }
 
-/* Between so many elements, some half a millisecond, a thread looks whether the call is to end. */
+/* Poll for interruption every 2^18 elements (about 0.5 ms). */
 #define ELEMENTS_PER_LOOK ((int64_t)1 << 18)
 
 /* One thread's share of the elements. */
@@ -73,7 +73,7 @@ typedef struct {
     bce_run *run;
     const bce_plan *plan;
     atomic_bool *stop;
-    bool asks;  /* the calling thread's */
+    bool asks;  /* whether the calling thread runs it: that thread polls */
     int64_t begin, end;
     bce_sum sum;
 #if !defined(BCE_NO_THREADS)
@@ -108,13 +108,13 @@ bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
     works = threads > 1 ? malloc((size_t)threads * sizeof *works) : NULL;
 #endif
     if (works == NULL) {
-        /* One thread is enough, or memory is so short that it must be. */
+        /* One thread is enough, or malloc failed. */
         works = &alone;
         threads = 1;
     }
 #if !defined(BCE_NO_THREADS)
-    /* Signals are for the caller's threads, whose handlers may count on that; but those of an instruction's own fault, as where
-       a mapped file has been cut short, come to the thread that runs it, and blocked they would kill without a word. */
+    /* Block signals: their handlers may rely on running in the caller's threads. But a fault (SIGBUS, say, where a mapped file
+       was cut short) goes to the thread whose instruction caused it: blocked, it would kill the process without a handler. */
     sigset_t asynchronous, before;
     sigfillset(&asynchronous);
     const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
@@ -132,7 +132,7 @@ bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
         w->begin = segments * i / threads * SEGMENT;
         w->end = i + 1 < threads ? segments * (i + 1) / threads * SEGMENT : plan->count;
         w->asks = false;
-        /* The calling thread takes the last share, and any for which there is no thread to be had. */
+        /* The calling thread takes the last share, and any share whose thread could not be created. */
 #if !defined(BCE_NO_THREADS)
         w->spawned = i + 1 < threads && pthread_create(&w->thread, NULL, do_work, w) == 0;
 #endif
