@@ -33,7 +33,7 @@ typedef enum {
     BCE_OK = 0,
     BCE_ERROR_ARGUMENT,  /* a null pointer, an unknown enumerator, a number out of its range */
     BCE_ERROR_DTYPE,     /* an element type that this operand or result cannot have */
-    BCE_ERROR_SHAPE,     /* shapes that differ, do not broadcast, or hold more elements than 2^63 - 1 */
+    BCE_ERROR_SHAPE,     /* shapes that differ, do not broadcast, or hold more than (2^63 - 1) / 8 elements */
     BCE_ERROR_ISA,       /* an instruction set that this machine or this build does not have */
     BCE_INTERRUPTED      /* the caller's function asked for it: the results are undefined */
 } bce_status;
@@ -90,8 +90,8 @@ typedef struct {
     bce_partial *partial;             /* the element losses are added to it */
 } bce_results;
 
-/* Compute results in one pass over the operands (a sum next to a tie may take a second). On an error other than
-   BCE_INTERRUPTED results are untouched, and message (BCE_MESSAGE_SIZE bytes, or NULL) names the argument, what it got and
+/* Compute results in one pass over the operands (a sum next to a tie may take a second). On any error but
+   BCE_INTERRUPTED, results are untouched and message (BCE_MESSAGE_SIZE bytes, or NULL) names the argument, what it got and
    what it wants. */
 bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message);
 
@@ -105,8 +105,8 @@ bce_status bce_partial_merge(bce_partial *partial, const bce_partial *other);
 bce_status bce_partial_round(const bce_partial *partial, bce_reduction reduction, bce_dtype dtype, void *result);
 
 /* The instruction set in use: "avx512", "avx2", "neon" or "scalar"; all give the same bits. The first call that needs one takes
-   it from the environment variable BCE_BRIDGE_ISA, else takes the machine's widest. bce_set_isa sets it, with NULL to the
-   widest. */
+   it from the environment variable BCE_BRIDGE_ISA, else chooses the machine's widest. bce_set_isa sets it; NULL chooses
+   the widest. */
 bce_status bce_set_isa(const char *name, char *message);
 bce_status bce_get_isa(const char **name, char *message);
 

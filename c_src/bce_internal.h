@@ -54,7 +54,7 @@ typedef struct {
     bool wanted[BCE_RESULTS];    /* the loss: elementwise, not its sum */
     bool sum;
     bce_sigmoids_kind sigmoids;
-    bool settle[BCE_RESULTS];    /* float32 results to be rounded correctly: see bce_block_settle */
+    bool settle[BCE_RESULTS];    /* float32 results promised to be correctly rounded: see bce_block_settle */
     bce_view operands[BCE_OPERANDS];
     bce_view results[BCE_RESULTS];
     bool tails;                  /* a weight could lift a subnormal e^-|x| into the range of a result */
