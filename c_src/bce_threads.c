@@ -114,7 +114,7 @@ bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
     }
 #if !defined(BCE_NO_THREADS)
     /* Block signals: their handlers may rely on running in the caller's threads. But a fault (SIGBUS, say, where a mapped file
-       was cut short) goes to the thread whose instruction caused it: blocked, it would kill the process without a handler. */
+       was cut short) goes to the thread whose instruction caused it: blocked, it would kill the process and call no handler. */
     sigset_t asynchronous, before;
     sigfillset(&asynchronous);
     const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
