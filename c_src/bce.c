@@ -280,10 +280,10 @@ static void choose_formulae(bce_plan *plan, const bce_call *call, bool partial)
         plan->settle[k] = plan->wanted[k] && k <= BCE_GRADIENT && call->results[k]->dtype == BCE_FLOAT32 &&
                           plan->divisor == 1.0 && !weighted;
 
-    /* A float64 weight may lift e^-|x| into a narrower result's range. */
+    /* A float64 weight may lift e^-|x| into any result's range, and an infinite one makes 0 of it NaN. */
     plan->tails = false;
     for (int k = BCE_WEIGHT; k <= BCE_POS_WEIGHT; k++)
-        plan->tails |= plan->present[k] && (wide || call->operands[k]->dtype == BCE_FLOAT64);
+        plan->tails |= plan->present[k] && (wide || is_floating(call->operands[k]->dtype));
 
     /* A quick sum may need a second pass, so quick is off when a result overwrites an operand. */
     plan->quick = !wide && !plan->present[BCE_WEIGHT] && plan->label_smoothing == 0.0;

@@ -58,15 +58,17 @@ def test_hard_labels_are_within_the_contract(label, dtype, bound):
 
 
 # Catches an infinite weight that is multiplied by an e^-|x| of 0, and a zero that does not silence it.
-def test_infinite_weights():
-    for x in (-1e4, -701.0, -1.0, 1.0, 701.0, 1e4):
-        for y in (0.0, 0.5, 1.0):
-            assert core.loss([x], [y], np.inf) == np.inf, (x, y)
-        loss, gradient = core.loss_and_grad([x], [0.0], 2.0, np.inf)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_infinite_weights(dtype):
+    infinite, two = np.array(np.inf, dtype), np.array(2, dtype)
+    for x in np.array([-1e4, -701.0, -1.0, 1.0, 701.0, 1e4], dtype)[:, None]:
+        for y in np.array([0.0, 0.5, 1.0], dtype)[:, None]:
+            assert core.loss(x, y, infinite) == np.inf, (x, y)
+        loss, gradient = core.loss_and_grad(x, np.zeros_like(x), two, infinite)
         assert np.isfinite(loss) and np.isfinite(gradient[0]), x
-    for x in (-1e4, -701.0, 701.0, 1e4):
-        for y in (0.0, 1.0):
-            _, gradient = core.loss_and_grad([x], [y], np.inf)
+    for x in np.array([-1e4, -701.0, 701.0, 1e4], dtype)[:, None]:
+        for y in np.array([0.0, 1.0], dtype)[:, None]:
+            _, gradient = core.loss_and_grad(x, y, infinite)
             assert gradient[0] == (np.inf if y == 0 else -np.inf), (x, y)
 
 

@@ -51,9 +51,14 @@ def _float64_options(operands, label_smoothing, losses, gradient, divisor, wide_
         SMOOTH=label_smoothing != 0.0,
         # Multiplying by 1/divisor rounds twice. That is invisible after narrowing and exact for powers of two.
         MULTIPLY=not wide or divisor & (divisor - 1) == 0,
-        # A float64 weight may lift e^-|x| into a narrower result's range.
+        # A float64 weight may lift e^-|x| into any result's range, and an infinite one makes 0 of it NaN.
         TAILS=bool(weights)
-        and (wide or wide_sum or torch.float64 in weights or (losses is not None and losses.dtype == torch.float64)),
+        and (
+            wide
+            or wide_sum
+            or any(dtype.is_floating_point for dtype in weights)
+            or (losses is not None and losses.dtype == torch.float64)
+        ),
         SETTLE_LOSS=narrow[0],
         SETTLE_GRADIENT=narrow[1] and divisor == 1,
     )
