@@ -24,23 +24,50 @@ def binary_cross_entropy_with_logits(
     pos_weight=None,
     scale_by_batch_size=True,
 ):
-    """composer.loss.binary_cross_entropy_with_logits, computed by bce_bridge.binary_cross_entropy_with_logits: see there.
+    """composer.loss.binary_cross_entropy_with_logits, computed by bce_bridge.binary_cross_entropy_with_logits.
 
-    input       floating tensor of shape (N, C) or (N, C, d1, ..., dK): logits of C classes
-    target      class indices: an integer tensor of shape (N) or (N, d1, ..., dK), where negative indices stand for no class
-                and give a UserWarning; or probabilities of the input's shape
-    weight, pos_weight      tensors that broadcast to the input's shape, as in torch from its last dimension: one number a
-                class has shape (C,) under (N, C), and (C, 1, ..., 1) with K ones under (N, C, d1, ..., dK)
-    size_average, reduce    deprecated, as in torch; Composer 0.14 and newer have lost them, and take reduction fourth: here
-                it goes by name, and a string in this place is refused
-    reduction   "sum", "mean" (over all elements) or "none"
-    scale_by_batch_size     whether to divide by N, input.shape[0], what any reduction gave
+    Parameters
+    ----------
+    input : Tensor
+        Logits of C classes: a floating tensor of shape (N, C) or (N, C, d1, ..., dK).
+    target : Tensor
+        Class indices: an integer tensor of shape (N) or (N, d1, ..., dK). A negative index stands for no class and gives a
+        UserWarning. Or probabilities, of the input's shape.
+    weight, pos_weight : Tensor, optional
+        Broadcast to the input's shape from its last dimension, as in torch. One number a class has shape (C,) under (N, C), and
+        (C, 1, ..., 1) with K ones under (N, C, d1, ..., dK).
+    size_average, reduce : bool, optional
+        Deprecated, as in torch. Composer 0.14 and newer lack them and take reduction fourth. Here pass reduction by name: a
+        string as size_average is refused.
+    reduction : {"sum", "mean", "none"}, default "sum"
+        "mean" divides by the number of elements.
+    scale_by_batch_size : bool, default True
+        Divide the result of any reduction by N, which is input.shape[0].
 
-    Returns a float32 tensor, 0-d unless reduction is "none". The sum is correctly rounded, and the division rounds once more.
+    Returns
+    -------
+    Tensor
+        float32, 0-d unless reduction is "none". The sum is correctly rounded, and the division rounds once more.
 
-    Raises RuntimeError for a target of neither number of dimensions, ValueError for indices that are no integers, for one
-    from C on and for a target of other sizes, IndexError for an input without the dimensions N and C that it needs, and
-    otherwise what the torch function raises.
+    Raises
+    ------
+    TypeError
+        If input or target is not a tensor, or size_average is a string.
+    RuntimeError
+        If the target's number of dimensions fits neither form.
+    ValueError
+        If the indices are not integers, an index is C or larger, or the target's sizes do not fit.
+    IndexError
+        If the input lacks the dimensions N and C that indices need.
+    Exception
+        Else whatever `bce_bridge.binary_cross_entropy_with_logits` raises.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bce_bridge.composer import binary_cross_entropy_with_logits
+    >>> binary_cross_entropy_with_logits(torch.tensor([[2.0, -1.0], [0.0, 1.0]]), torch.tensor([0, 1]))
+    tensor(0.7233)
     """
     if isinstance(size_average, str):
         raise TypeError(f"size_average is {size_average!r}, wants a bool or None: write reduction={size_average!r}")
@@ -57,7 +84,7 @@ def binary_cross_entropy_with_logits(
 
 
 def _one_hot(input, indices):
-    """Boolean targets: a quarter of the memory of float32 ones, and read as fast."""
+    """Boolean targets, which take a quarter of the memory of float32 ones and are read as fast."""
     if input.ndim != indices.ndim + 1:
         raise RuntimeError(
             f"Unable to infer indices or one_hot. Targets has shape {indices.shape} and the inputs to cross entropy has shape "

@@ -6,25 +6,10 @@ For logit x, target y, weight w and positive-class weight p (1 where not given)
     gradient  dl/dx   = w [(1 - y) sigma(x) - p y sigma(-x)],    sigma(x) = 1 / (1 + e^-x)
     curvature d2l/dx2 = w (1 - y + p y) sigma(x) sigma(-x)
 
-(the loss of torch.nn.BCEWithLogitsLoss, written so that nothing cancels). All arithmetic is in float64, and each result is
-rounded once. A zero coefficient silences its term even at an infinite logit; NaN in any operand gives NaN.
+This is the loss of torch.nn.BCEWithLogitsLoss, written so that nothing cancels. All arithmetic is in float64, and each result
+is rounded once. A zero coefficient silences its term even at an infinite logit. NaN in any operand gives NaN.
 
-Arguments, of every function here:
-
-    logits      real array of any shape: float16, float32, float64, or bfloat16 from ml_dtypes; integers count as float64
-    targets     real or boolean array of the logits' shape; probabilities, though values outside [0, 1] are computed too
-    weight      real array that broadcasts to the logits' shape, or None
-    pos_weight  likewise: the weight of the positive term; of shape (C,) for C classes in the last dimension
-    reduction   "mean" (over all elements, also with weights), "sum" or "none"
-    label_smoothing   e in [0, 1]: targets y become y (1 - e) + e / 2
-
-Arrays may have any strides and byte order. The loss has the dtype of the targets when that is floating and they are an array,
-else that of the logits; derivatives have the dtype of the logits. Under "mean" and "sum" the loss is a NumPy scalar, and the
-derivatives are those of that scalar.
-
-Errors: TypeError for what holds no real numbers (text, objects, complex numbers, dates, masked arrays) or is wider than
-float64; ValueError for shapes that do not fit and for an unknown reduction. The text names the argument. A signal whose handler
-raises, as Ctrl-C does in the main thread, ends a call within some tenth of a second; what was given as out is then undefined.
+`loss` documents the arguments and errors that all functions here share.
 """
 
 import numbers
@@ -98,7 +83,7 @@ def _run(operands, reduction, label_smoothing, **results):
 def checked_operands(logits, targets, weight=None, pos_weight=None, reduction="mean"):
     """(logits, targets, weight, pos_weight) as arrays of dtypes that the core reads, None where not given, whose shapes fit.
 
-    For callers that compute the loss by other means than the core and want its errors: see the module.
+    For callers that compute the loss by other means and want the errors of `loss`.
     """
     operands = _operands(logits, targets, weight, pos_weight)
     _run(operands, reduction, 0.0)
@@ -106,7 +91,7 @@ def checked_operands(logits, targets, weight=None, pos_weight=None, reduction="m
 
 
 def _result(out, logits, operands):
-    """out, if the core may write a derivative there. Sharing memory with an operand is for being that very array."""
+    """Return out if the core may write a derivative there. `out` must be an operand itself or overlap none."""
     if isinstance(out, MaskedArray):
         raise TypeError("out is a masked array, whose mask would not be kept: give its data")
     if not isinstance(out, np.ndarray):
@@ -155,22 +140,120 @@ def _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, n
 
 
 def loss(logits, targets, weight=None, pos_weight=None, reduction="mean", *, label_smoothing=0.0):
-    """The loss: an array of the logits' shape under "none", else a scalar. Arguments and errors: see the module."""
+    """Compute the binary cross entropy of logits and targets.
+
+    Parameters
+    ----------
+    logits : array_like
+        Real numbers, of any shape: float16, float32, float64, or bfloat16 from ml_dtypes. Integers count as float64.
+    targets : array_like
+        Real or boolean numbers, of the logits' shape. They are probabilities, but values outside [0, 1] are computed too.
+    weight : array_like, optional
+        Real numbers that broadcast to the logits' shape.
+    pos_weight : array_like, optional
+        Weight of the positive term: real numbers that broadcast to the logits' shape. For C classes in the last dimension its
+        shape is (C,).
+    reduction : {"mean", "sum", "none"}, default "mean"
+        "mean" divides by the number of elements, also with weights.
+    label_smoothing : float, default 0.0
+        e in [0, 1]: targets y become y (1 - e) + e / 2.
+
+    Returns
+    -------
+    ndarray or NumPy scalar
+        An array of the logits' shape under "none", else a scalar. The dtype is that of the targets if they are an array of
+        floating dtype, else that of the logits.
+
+    Raises
+    ------
+    TypeError
+        If an argument does not hold real numbers (text, objects, complex numbers, dates, masked arrays) or is wider than
+        float64, or if the logits are boolean.
+    ValueError
+        If shapes do not fit, reduction is unknown, or label_smoothing is outside [0, 1].
+
+    Notes
+    -----
+    The formula stands at the top of the module. Arrays may have any strides and byte order. Error texts name the argument.
+
+    A signal handler that raises, as Ctrl-C does in the main thread, ends a call within about a tenth of a second. What was
+    given as `out` is then undefined.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bce_bridge import core
+    >>> logits, targets = np.array([2.0, -1.0]), np.array([1.0, 0.0])
+    >>> core.loss(logits, targets, reduction="none").round(4)
+    array([0.1269, 0.3133])
+    >>> print(core.loss(logits, targets).round(4))
+    0.2201
+    """
     return _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, ["loss"])[0]
 
 
 def loss_and_grad(logits, targets, weight=None, pos_weight=None, reduction="mean", *, label_smoothing=0.0, out=None):
-    """(loss, gradient with respect to the logits) in one pass. Arguments and errors: see the module.
+    """Compute the loss and its gradient with respect to the logits in one pass.
 
-    out: a floating array of the logits' shape for the gradient, which is then returned as it is; it may be the logits or
-    targets themselves. Memory used before spares a large call the pages that the system clears.
+    Parameters
+    ----------
+    logits, targets, weight, pos_weight, reduction, label_smoothing
+        As in `loss`.
+    out : ndarray, optional
+        Floating array of the logits' shape that receives the gradient. It may be the logits or targets themselves. Reusing
+        memory spares a large call the pages that the system would have to clear.
+
+    Returns
+    -------
+    loss : ndarray or NumPy scalar
+        As from `loss`.
+    gradient : ndarray or NumPy scalar
+        `out` itself if given, else of the logits' shape and dtype. Under "mean" and "sum" it is the gradient of the scalar.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `loss`; also if `out` is not a writeable array of the logits' shape and a native floating dtype, overlaps itself, or
+        overlaps an operand without being that operand.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bce_bridge import core
+    >>> loss, gradient = core.loss_and_grad(np.array([2.0, -1.0]), np.array([1.0, 0.0]), reduction="sum")
+    >>> gradient.round(4)
+    array([-0.1192,  0.2689])
     """
     return _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, ["loss", "gradient"], out)
 
 
 def curvature(logits, targets, weight=None, pos_weight=None, reduction="mean", *, label_smoothing=0.0):
-    """The second derivative with respect to each logit, the diagonal that is the whole Hessian. Arguments and errors: see
-    the module."""
+    """Compute the second derivative of the loss with respect to each logit.
+
+    The Hessian is diagonal, and this is its diagonal.
+
+    Parameters
+    ----------
+    logits, targets, weight, pos_weight, reduction, label_smoothing
+        As in `loss`.
+
+    Returns
+    -------
+    ndarray or NumPy scalar
+        Of the logits' shape and dtype. Under "mean" and "sum" it is the curvature of the scalar.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `loss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from bce_bridge import core
+    >>> core.curvature(np.array([2.0, -1.0]), np.array([1.0, 0.0]), reduction="sum").round(4)
+    array([0.105 , 0.1966])
+    """
     return _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, ["curvature"])[0]
 
 
@@ -182,22 +265,38 @@ _STATE = ("format", "sum", "count", "nan", "plus_infinity", "minus_infinity")
 
 
 class Accumulator:
-    """The exact sum of element losses that arrive in parts: a stream, a file larger than memory, the shards of many machines.
+    """Exact sum of element losses that arrive in parts: a stream, a file larger than memory, the shards of many machines.
 
-    However the elements are divided among calls of update() and accumulators, and in whatever order those are merged, sum()
-    and mean() have the bits that one call of loss() on all of them gives: nothing is rounded before the end. Accumulators
-    are equal when their exact sums and their counts are; they can be copied and pickled (a pickle holds integers alone and
-    says of which format it is; what is no such state raises ValueError). An accumulator takes 576 bytes, and threads may
-    share one.
+    `sum` and `mean` have the bits that one call of `loss` on all elements gives, because nothing is rounded before the end. It
+    does not matter how the elements are divided among calls of `update` and among accumulators, or in which order these merge.
 
-        accumulator = Accumulator()
-        for logits, targets in batches:
-            accumulator.update(logits, targets)
-        accumulator.mean()
+    Notes
+    -----
+    Accumulators are equal if their exact sums and their counts are. They can be copied and pickled. A pickle holds integers
+    alone, one of which is its format; unpickling any other state raises ValueError. An accumulator takes 576 bytes, and threads
+    may share one.
 
-        functools.reduce(Accumulator.merge, accumulators, Accumulator())    # the accumulators of several workers
+    Examples
+    --------
+    >>> import functools
+    >>> import numpy as np
+    >>> from bce_bridge.core import Accumulator, loss
+    >>> logits, targets = np.array([2.0, -1.0, 0.5]), np.array([1.0, 0.0, 1.0])
+    >>> accumulator = Accumulator()
+    >>> for start in range(3):
+    ...     _ = accumulator.update(logits[start : start + 1], targets[start : start + 1])
+    >>> bool(accumulator.mean() == loss(logits, targets))
+    True
 
-        for start in range(0, n, size):    # files larger than memory: each map lets go of the pages that it has read
+    Merge the accumulators of several workers:
+
+    >>> workers = [Accumulator().update(logits[:1], targets[:1]), Accumulator().update(logits[1:], targets[1:])]
+    >>> functools.reduce(Accumulator.merge, workers, Accumulator()) == accumulator
+    True
+
+    Read files larger than memory. Each map lets go of the pages that it has read::
+
+        for start in range(0, n, size):
             shape = (min(size, n - start),)
             x, y = (np.memmap(file, np.float32, "r", 4 * start, shape) for file in (logits_file, targets_file))
             accumulator.update(x, y)
@@ -211,16 +310,50 @@ class Accumulator:
         self._lock = threading.Lock()
 
     def update(self, logits, targets, weight=None, pos_weight=None, *, label_smoothing=0.0):
-        """Add the element losses, in one pass and without storing them; return self. Arguments and errors: see the module.
+        """Add the element losses, in one pass and without storing them.
 
-        On an error nothing has been added. The arrays are read where they lie, and the other threads run meanwhile.
+        The arrays are read where they lie, and other threads run meanwhile.
+
+        Parameters
+        ----------
+        logits, targets, weight, pos_weight, label_smoothing
+            As in `loss`.
+
+        Returns
+        -------
+        Accumulator
+            The accumulator itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `loss`. On an error nothing has been added.
+        OverflowError
+            If the count would pass 2^63 - 1.
         """
         part = _abi.partial_from()
         _run(_operands(logits, targets, weight, pos_weight), "sum", label_smoothing, partial=part)
         return self._add(part)
 
     def merge(self, other):
-        """Add what another accumulator holds; return self. Raises TypeError for anything else."""
+        """Add what another accumulator holds.
+
+        Parameters
+        ----------
+        other : Accumulator
+
+        Returns
+        -------
+        Accumulator
+            The accumulator itself.
+
+        Raises
+        ------
+        TypeError
+            If other is not an Accumulator.
+        OverflowError
+            If the count would pass 2^63 - 1.
+        """
         if not isinstance(other, Accumulator):
             raise TypeError(f"other is of type {type(other).__name__}, wants an Accumulator")
         return self._add(_abi.partial_from(other._fields()))
@@ -246,32 +379,95 @@ class Accumulator:
         return result[()]
 
     def sum(self, dtype=np.float64):
-        """The exact sum, correctly rounded to a NumPy scalar of the floating dtype; 0 if empty."""
+        """Round the exact sum once.
+
+        Parameters
+        ----------
+        dtype : dtype_like, default float64
+            float64, float32, float16 or bfloat16.
+
+        Returns
+        -------
+        NumPy scalar
+            The correctly rounded sum; 0 if empty.
+
+        Raises
+        ------
+        TypeError
+            If dtype is any other.
+        """
         return self._round("sum", dtype)
 
     def mean(self, dtype=np.float64):
-        """The exact sum divided by count, rounded once to a NumPy scalar of the floating dtype; NaN if empty."""
+        """Divide the exact sum by the count and round once.
+
+        Parameters
+        ----------
+        dtype : dtype_like, default float64
+            float64, float32, float16 or bfloat16.
+
+        Returns
+        -------
+        NumPy scalar
+            The correctly rounded mean; NaN if empty.
+
+        Raises
+        ------
+        TypeError
+            If dtype is any other.
+        """
         return self._round("mean", dtype)
 
     @property
     def count(self):
-        """The number of elements, as an int."""
+        """Number of elements, as an int."""
         with self._lock:
             return self._partial.count
 
     def to_array(self):
-        """The state as an int64 array of shape (72,), to be added to others' elementwise.
+        """Return the state as integers that can be added across machines.
 
-        So an all-reduce by sum, of up to 2^30 machines, gives each of them from_array() of the whole. The first 68 numbers are
-        the digits, of 32 bits each and the lowest first, of the sum of the finite losses in units of 2^-1074; then follow the
-        numbers of elements, of NaN, of plus infinity and of minus infinity. Equal accumulators have equal arrays.
+        An all-reduce by sum, over up to 2^30 machines, gives each of them an array from which `from_array` makes the total.
+
+        Returns
+        -------
+        ndarray
+            int64, of shape (72,). Equal accumulators have equal arrays.
+
+        Notes
+        -----
+        The first 68 numbers are digits of 32 bits, lowest first: the sum of the finite losses in units of 2^-1074. The last
+        four are the numbers of elements, of NaN, of plus infinity and of minus infinity.
         """
         return np.array(self._fields(), np.int64)
 
     @classmethod
     def from_array(cls, array):
-        """The accumulator of a to_array(), or of a sum of them. Raises TypeError unless it is an int64 array, ValueError for
-        another shape and for numbers that are the state of no accumulator."""
+        """Make the accumulator of a `to_array`, or of an elementwise sum of several.
+
+        Parameters
+        ----------
+        array : ndarray
+            int64, of shape (72,).
+
+        Returns
+        -------
+        Accumulator
+
+        Raises
+        ------
+        TypeError
+            If array is not a NumPy array of int64.
+        ValueError
+            If its shape is another, or if its numbers are not the state of an accumulator.
+
+        Examples
+        --------
+        >>> from bce_bridge.core import Accumulator
+        >>> a, b = Accumulator().update([2.0], [1.0]), Accumulator().update([-1.0], [0.0])
+        >>> Accumulator.from_array(a.to_array() + b.to_array()) == a.merge(b)
+        True
+        """
         if not isinstance(array, np.ndarray) or array.dtype.newbyteorder("=") != np.int64:
             got = f"dtype {array.dtype}" if isinstance(array, np.ndarray) else f"type {type(array).__name__}"
             raise TypeError(f"array is of {got}, wants a NumPy array of int64")
@@ -282,7 +478,10 @@ class Accumulator:
 
     @classmethod
     def _of(cls, total, count, nan, plus_infinity, minus_infinity):
-        """Of the sum of the finite losses in units of 2^-1074, and the numbers of elements; ValueError if these cannot be."""
+        """Make one from the sum of the finite losses in units of 2^-1074 and the numbers of elements.
+
+        Raises ValueError if no losses have this sum and these numbers.
+        """
         finite = count - nan - plus_infinity - minus_infinity
         if min(count, nan, plus_infinity, minus_infinity, finite) < 0 or count > _MAX_COUNT:
             raise ValueError(
@@ -317,9 +516,19 @@ class Accumulator:
 
 
 def set_num_threads(n):
-    """Let one call use up to n threads, 1 to 1,024; results do not depend on it. Raises ValueError for any other n.
+    """Set how many threads one call may use. Results do not depend on it.
 
-    Threads are started by the call and ended in it, one for every 131,072 elements at most.
+    A call starts its threads and ends them, at most one for every 131,072 elements.
+
+    Parameters
+    ----------
+    n : int
+        From 1 to 1,024.
+
+    Raises
+    ------
+    ValueError
+        For any other n.
     """
     if isinstance(n, (bool, np.bool_)) or not isinstance(n, numbers.Integral) or not 1 <= n <= _abi.MAX_THREADS:
         raise ValueError(f"n is {n!r}, wants an integer from 1 to {_abi.MAX_THREADS}")
@@ -327,16 +536,34 @@ def set_num_threads(n):
 
 
 def get_num_threads():
-    """The largest number of threads that one call uses: at first BCE_BRIDGE_NUM_THREADS, or else the number of processors."""
+    """Return the largest number of threads that one call uses.
+
+    Returns
+    -------
+    int
+        At first the environment variable BCE_BRIDGE_NUM_THREADS, or without it the number of processors.
+    """
     return _abi.lib.bce_get_num_threads()
 
 
 def build_info():
-    """The core's version and compiler, the instruction set in use, those of this build and of this machine, and the number of
-    threads.
+    """Describe the core: its version, its compiler, its instruction sets and its number of threads.
 
-    A dict of version, compiler and isa: str, isas_built and isas_supported: lists of str, the widest first, num_threads: int.
-    Raises RuntimeError if the environment variable BCE_BRIDGE_ISA names an instruction set that is not to be had.
+    Returns
+    -------
+    dict
+        version, compiler : str
+        isa : str
+            The instruction set in use.
+        isas_built, isas_supported : list of str
+            Those of this build, and those of them that this machine has; the widest first.
+        num_threads : int
+            As from `get_num_threads`.
+
+    Raises
+    ------
+    RuntimeError
+        If the environment variable BCE_BRIDGE_ISA names an instruction set that is not available.
     """
     isas = _abi.isas()
     return {

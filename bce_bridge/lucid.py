@@ -2,10 +2,12 @@
 
     from bce_bridge.lucid import BCEWithLogitsLoss    # for lucid.nn.BCEWithLogitsLoss
 
-Run with Lucid 2.9 and 2.16 (make test-lucid). Lucid 3 runs on Apple silicon alone: for it the tests use stand-ins that have the
-part of its documented interface that is used here, Tensor (numpy(), requires_grad, device), tensor() and autograd.Function.
+Run with Lucid 2.9 and 2.16 (make test-lucid). Lucid 3 runs on Apple silicon alone. For it the tests use stand-ins that have
+the part of its documented interface that is used here: Tensor (numpy(), requires_grad, device), tensor() and
+autograd.Function.
+
 The conventions are those of Lucid 3 up to 3.15.4, where the four arguments broadcast against each other. Lucid 3.16 names the
-logits `input`, which is accepted here as well, and refuses more: shapes that differ, and targets that are no floating numbers.
+logits `input`, which is accepted here as well. It also refuses shapes that differ and targets that are not floating.
 """
 
 import sys
@@ -20,21 +22,46 @@ _REDUCTIONS = ("none", "mean", "sum")
 
 
 def binary_cross_entropy_with_logits(x=None, target=None, weight=None, reduction="mean", pos_weight=None, *, input=None):
-    """lucid.nn.functional.binary_cross_entropy_with_logits, computed by core.loss: see there.
+    """lucid.nn.functional.binary_cross_entropy_with_logits, computed by `bce_bridge.core.loss`.
 
-    x           logits, of floating numbers; `input` is another name for it
-    target      probabilities, of floating numbers, integers or booleans
-    weight, pos_weight      likewise, or None
-    reduction   "mean" (over all elements of the result, also with weights), "sum" or "none"
+    Each operand is a Lucid tensor, a NumPy array, anything that NumPy turns into an array, or anything whose numpy() gives one.
+    All their shapes broadcast to that of the result.
 
-    Each is a Lucid tensor, a NumPy array, or anything that NumPy makes an array of or whose numpy() gives one, and all shapes
-    broadcast to that of the result. Lucid up to 3.15.4 has reduction after pos_weight where both are given by position.
+    Parameters
+    ----------
+    x : tensor or array_like
+        Floating logits. `input` is another name for it.
+    target : tensor or array_like
+        Probabilities: floating, integer or boolean.
+    weight, pos_weight : tensor or array_like, optional
+        Floating, integer or boolean.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        "mean" divides by the number of elements of the result, also with weights.
 
-    Returns a Lucid tensor if x is one, differentiable once in x, else a NumPy array or scalar; of the type to which the types
-    of x and target promote, or of x where target holds integers or booleans.
+    Returns
+    -------
+    Lucid tensor, ndarray or NumPy scalar
+        A Lucid tensor if x is one, differentiable once in x. The dtype is the one to which those of x and target promote, or
+        x's if target is integer or boolean.
 
-    Raises ValueError for any other reduction and for shapes that do not broadcast, RuntimeError if another tensor than x
-    requires grad, TypeError for a missing argument and for what holds no real numbers.
+    Raises
+    ------
+    TypeError
+        If x or target is missing, x and input are both given, or an operand does not hold real numbers.
+    ValueError
+        If reduction is unknown or the shapes do not broadcast.
+    RuntimeError
+        If a tensor other than x requires grad.
+
+    Notes
+    -----
+    Lucid up to 3.15.4 has reduction after pos_weight where both are given by position.
+
+    Examples
+    --------
+    >>> from bce_bridge.lucid import binary_cross_entropy_with_logits
+    >>> print(binary_cross_entropy_with_logits([2.0, -1.0], [1.0, 0.0]).round(4))
+    0.2201
     """
     if (x is None) == (input is None) or target is None:
         raise TypeError("wants logits, as x or as input, and a target")
@@ -67,12 +94,12 @@ def binary_cross_entropy_with_logits(x=None, target=None, weight=None, reduction
 
 
 def _array(value):
-    """value as an array. Lucid's older tensors have no __array__, without which NumPy makes an array of objects of them."""
+    """Return value as an array. Lucid's older tensors lack __array__, so NumPy would make an array of objects of them."""
     return np.asarray(value if isinstance(value, np.ndarray) or not hasattr(value, "numpy") else value.numpy())
 
 
 def _differentiable(lucid, x, loss, gradient):
-    """The loss as a Lucid tensor whose derivative in x is the gradient, summed over what x was broadcast along."""
+    """Make the loss a Lucid tensor whose derivative in x is the gradient, summed over the dimensions that x broadcast to."""
     loss, gradient = np.asarray(loss), np.asarray(gradient)
     if not hasattr(getattr(lucid, "autograd", None), "Function"):
         return _with_derivative(lucid, x, loss, gradient)
@@ -97,9 +124,10 @@ def _differentiable(lucid, x, loss, gradient):
 
 
 def _with_derivative(lucid, x, loss, gradient):
-    """The same for Lucid 2, which has no Function: sum(x gradient) has this derivative in x, whatever its value, which is then
-    replaced. To add the loss to it instead would give NaN for infinite x. In 2.9 the derivative of a product that broadcasts is
-    wrong.
+    """The same for Lucid 2, which has no Function.
+
+    The derivative of sum(x gradient) in x is the gradient, so take that sum and replace its value. Adding the loss to it
+    instead would give NaN for infinite x. Broadcast x first: Lucid 2.9 differentiates a product that broadcasts wrongly.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         x = x if x.shape == gradient.shape else x.broadcast_to(gradient.shape)
@@ -111,11 +139,21 @@ def _with_derivative(lucid, x, loss, gradient):
 
 
 class BCEWithLogitsLoss:
-    """lucid.nn.BCEWithLogitsLoss, computed by binary_cross_entropy_with_logits of this module: see there.
+    """lucid.nn.BCEWithLogitsLoss, computed by `binary_cross_entropy_with_logits` of this module.
 
-    weight, reduction and pos_weight are attributes, and are looked at when the loss is called. No lucid.nn.Module, so that it
-    works without Lucid, but with those of a Module's methods that a training loop calls: there are no parameters and, as in
-    Lucid 3 up to 3.15.4, no buffers.
+    This is not a lucid.nn.Module, so it works without Lucid. It has those methods of a Module that a training loop calls. There
+    are no parameters and, as in Lucid 3 up to 3.15.4, no buffers.
+
+    Parameters
+    ----------
+    weight, reduction, pos_weight
+        As in `binary_cross_entropy_with_logits`. They are attributes, which each call reads.
+
+    Examples
+    --------
+    >>> from bce_bridge.lucid import BCEWithLogitsLoss
+    >>> BCEWithLogitsLoss(reduction="none")([2.0, -1.0], [1.0, 0.0]).round(4)
+    array([0.1269, 0.3133])
     """
 
     training = True
@@ -126,35 +164,35 @@ class BCEWithLogitsLoss:
         self.pos_weight = pos_weight
 
     def forward(self, x=None, target=None, *, input=None):
-        """The loss of logits and targets."""
+        """Return the loss of logits and targets. `input` is another name for x."""
         return binary_cross_entropy_with_logits(x, target, self.weight, self.reduction, self.pos_weight, input=input)
 
     __call__ = forward
 
     def train(self, mode=True):
-        """Sets training, which changes nothing else, and returns the loss itself."""
+        """Set training, which has no other effect. Returns the loss object itself."""
         self.training = mode
         return self
 
     def eval(self):
-        """train(False)"""
+        """Return train(False)."""
         return self.train(False)
 
     def parameters(self):
-        """An iterator over no parameters."""
+        """Return an iterator over no parameters."""
         return iter(())
 
     def state_dict(self):
-        """An empty dict."""
+        """Return an empty dict."""
         return {}
 
     def load_state_dict(self, state_dict):
-        """Takes what state_dict() gives. Raises KeyError for anything in it."""
+        """Take what state_dict() gives. Raises KeyError if there is anything in it."""
         if state_dict:
             raise KeyError(f"state_dict must be empty, got {', '.join(map(repr, state_dict))}")
 
     def extra_repr(self):
-        """reduction='mean'"""
+        """Return the arguments that the repr shows, such as "reduction='mean'"."""
         return f"reduction={self.reduction!r}"
 
     def __repr__(self):

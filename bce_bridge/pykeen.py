@@ -22,15 +22,28 @@ __all__ = ["BCEBridgeLoss", "BCEWithLogitsLoss", "register"]
 
 
 class BCEBridgeLoss(losses.PointwiseLoss):
-    """pykeen.losses.BCEWithLogitsLoss, computed by bce_bridge.binary_cross_entropy_with_logits: see there.
+    """pykeen.losses.BCEWithLogitsLoss, computed by bce_bridge.binary_cross_entropy_with_logits.
 
-    reduction   "mean" (over all elements, also with sample weights) or "sum"; any other raises KeyError, as in PyKEEN
-    pos_weight  the weight of the positive class: a number >= 0, or None for 1; kept as a 0-d buffer, saved and moved with the
-                model. PyKEEN takes 0 for None; here it is 0
+    Parameters
+    ----------
+    reduction : {"mean", "sum"}, default "mean"
+        "mean" divides by the number of elements, also with sample weights.
+    pos_weight : float, optional
+        Weight of the positive class, at least 0; 1 if not given. Kept as a 0-d buffer, which is saved and moved with the model.
+        PyKEEN takes 0 for None; here it is 0.
 
-    Label smoothing e is PyKEEN's, of process_lcwa_scores and process_slcwa_scores with num_entities n: labels 1 become 1 - e,
-    labels 0 become e / (n - 1). PyKEEN knows a loss by the name of its class, and so this one has a name of its own; also
-    BCEWithLogitsLoss here.
+    Raises
+    ------
+    KeyError
+        If reduction is any other, as in PyKEEN.
+
+    Notes
+    -----
+    Label smoothing e is PyKEEN's, from process_lcwa_scores and process_slcwa_scores with num_entities n: labels 1 become 1 - e,
+    labels 0 become e / (n - 1).
+
+    PyKEEN knows a loss by the name of its class, so this one has a name of its own. In this module BCEWithLogitsLoss is the
+    same class.
     """
 
     synonyms = {"bce-bridge"}
@@ -42,7 +55,15 @@ class BCEBridgeLoss(losses.PointwiseLoss):
         self.register_buffer("pos_weight", None if pos_weight is None else torch.as_tensor(pos_weight))
 
     def forward(self, x, target, weight=None):
-        """The 0-d loss of scores x and targets of one shape, with sample weights that broadcast to it."""
+        """Compute the 0-d loss.
+
+        Parameters
+        ----------
+        x, target : Tensor
+            Scores and targets of one shape.
+        weight : Tensor, optional
+            Sample weights, which broadcast to that shape.
+        """
         return binary_cross_entropy_with_logits(x, target, weight, reduction=self.reduction, pos_weight=self.pos_weight)
 
 
@@ -50,7 +71,7 @@ BCEWithLogitsLoss = BCEBridgeLoss
 
 
 def register():
-    """Let PyKEEN find the loss as "bce-bridge" in this process: in pipelines and hyper-parameter searches. May be repeated."""
+    """Let PyKEEN find the loss as "bce-bridge" in this process, in pipelines and hyper-parameter searches. May be repeated."""
     losses.loss_resolver.register(BCEBridgeLoss, synonyms=BCEBridgeLoss.synonyms, raise_on_conflict=False)
 
 

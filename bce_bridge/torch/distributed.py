@@ -17,40 +17,58 @@ _CHOICES = [
 
 
 def global_loss(logits, targets, weight=None, pos_weight=None, reduction="mean", group=None, *, label_smoothing=0.0):
-    """The loss of the elements of all ranks together: their mean or sum, exact and then rounded once.
+    """Compute the loss over the elements of all ranks: their exact mean or sum, rounded once.
 
-    The mean of the ranks' own means is wrong wherever the ranks hold different numbers of elements. Here the ranks add up
-    their exact partial sums, in one all-reduce of 81 integers, so that every rank gets the bits that
-    binary_cross_entropy_with_logits gives for the concatenation of the shards, however the elements are divided among ranks.
+    The mean of the ranks' means is wrong if ranks hold different numbers of elements. Here the ranks add their exact partial
+    sums in one all-reduce of 81 integers. Every rank gets the bits that `binary_cross_entropy_with_logits` gives for the
+    concatenation of the shards, however the elements are divided among ranks.
 
-    logits, targets, weight, pos_weight, label_smoothing
-                this rank's shard, as for binary_cross_entropy_with_logits; the number of elements may differ and may be 0
-    reduction   "mean" (over the elements of all ranks; NaN if there are none) or "sum"
-    group       the process group, of which this rank must be a member; None for the default group
+    This is a collective call: every rank of the group must make it, even without elements.
 
-    Returns a 0-d tensor, the same on all ranks, of the targets' dtype (of the logits', if the targets are integer or
-    boolean) on the logits' device. It is a collective call: every rank of the group must make it, without elements too.
+    Parameters
+    ----------
+    logits, targets, weight, pos_weight : Tensor
+        This rank's shard, as for `binary_cross_entropy_with_logits`. The number of elements may differ and may be 0.
+    reduction : {"mean", "sum"}, default "mean"
+        "mean" divides by the number of elements of all ranks; without any it is NaN.
+    group : ProcessGroup, optional
+        The process group, of which this rank must be a member. Without it, the default group.
+    label_smoothing : float, default 0.0
+        As for `binary_cross_entropy_with_logits`.
 
-    The gradient of each rank is that of the global loss with respect to its own logits, the slice of what one process would
-    have: under "mean" it is divided by the number of elements of all ranks. Backward communicates nothing. The parameters
-    of a replicated model therefore want the *sum* of their gradients over the ranks, but DistributedDataParallel takes the
-    mean: multiply the loss by the number of ranks,
+    Returns
+    -------
+    Tensor
+        0-d, the same on all ranks, on the logits' device. The dtype is the targets', or the logits' if the targets are integer
+        or boolean.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no process group or this rank is not in it; if targets or weights require grad; in a backward with
+        create_graph, since there are first derivatives only; and if another rank raised an error of its own.
+    ValueError
+        On all ranks, if they differ in reduction or in the result's dtype.
+
+    Notes
+    -----
+    What `binary_cross_entropy_with_logits` refuses on one rank is raised there, and RuntimeError on the others, which do not
+    hang. A rank that does not call at all is waited for until the group's timeout, as in any collective call.
+
+    Each rank's gradient is that of the global loss with respect to its own logits: its slice of what one process would compute.
+    Under "mean" it is divided by the number of elements of all ranks. Backward communicates nothing. The parameters of a
+    replicated model therefore need the *sum* of their gradients over the ranks, but DistributedDataParallel takes the mean.
+    Either multiply the loss by the number of ranks::
 
         loss = global_loss(ddp_model(x), y)
         (loss * torch.distributed.get_world_size()).backward()
 
-    or, if the loss is to be left alone, give the model a hook that sums
+    or leave the loss as it is and give the model a hook that sums::
 
         def add(group, bucket):
             return torch.distributed.all_reduce(bucket.buffer(), group=group, async_op=True).get_future().then(
                 lambda future: future.value()[0])
         ddp_model.register_comm_hook(None, add)
-
-    Errors: what binary_cross_entropy_with_logits refuses on one rank is raised there, and RuntimeError on the others, which
-    wait for nobody; ValueError on all ranks where they differ in reduction or in the result's dtype. RuntimeError where
-    there is no process group, where this rank is not in it, for targets and weights that require grad, and for a backward
-    with create_graph, since there are first derivatives only. A rank that does not call at all is waited for until the
-    group's timeout, as in any collective call.
     """
     if not dist.is_initialized():
         raise RuntimeError("global_loss wants a process group: call torch.distributed.init_process_group first")
@@ -94,8 +112,10 @@ class _GlobalLoss(torch.autograd.Function):
 
 
 def _exchange(groups, partial, choice):
-    """The sum of the partial sums of the ranks of all groups, one after the other; an error unless all ranks came with one
-    choice (None: a failure)."""
+    """Add up the partial sums over the ranks of all groups, one group after the other.
+
+    Raises an error unless all ranks came with the same choice. A choice of None says that this rank failed.
+    """
     places = [None, *_CHOICES]
     message = torch.tensor(_abi.partial_fields(partial) + [int(choice == place) for place in places], device="cpu")
     for group in groups:
@@ -113,7 +133,7 @@ def _exchange(groups, partial, choice):
 
 
 def _add(partial, logits, targets, weight, pos_weight, label_smoothing):
-    """Add the element losses to the partial sum; the dtype that the loss has."""
+    """Add the element losses to the partial sum. Returns the dtype of the loss."""
     operands = [logits, targets, weight, pos_weight]
     if any(isinstance(operand, DTensor) for operand in operands):
         raise TypeError("an operand is a DTensor, wants this rank's shard: binary_cross_entropy_with_logits takes DTensors")
@@ -145,7 +165,7 @@ def _loss(logits, targets, weight, pos_weight, reduction, label_smoothing):
 
 
 def _gradient(logits, targets, weight, pos_weight, reduction, label_smoothing, count):
-    """The gradient of the global loss, of count elements, with respect to these logits."""
+    """Gradient of the global loss over count elements, with respect to these logits."""
     operands = logits, targets, weight, pos_weight
     if _by_triton(operands):
         return evaluate.triton_gradient(*operands, reduction, label_smoothing, count)
@@ -155,17 +175,34 @@ def _gradient(logits, targets, weight, pos_weight, reduction, label_smoothing, c
 
 
 def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing):
-    """binary_cross_entropy_with_logits of DTensors, for which no rank sees more than its own shard of the logits.
+    """binary_cross_entropy_with_logits of DTensors. No rank sees more than its own shard of the logits.
 
-    The logits may be sharded over any of their dimensions, unevenly too, and the targets and weights in any way on the same
-    mesh: they are brought into the logits' shards. Targets and weights that are no DTensor count as replicated. The result of
-    "none" has the placements of the logits, else it is replicated and has the bits of one process; but where targets or weights
-    require grad, and under torch.compile, it is the sum (Partial) of the ranks' rounded shares. Gradients have the placements
-    of the logits; those of a weight which the shards have in common are sums, too. Raises TypeError for logits that are no
-    DTensor.
+    Parameters
+    ----------
+    logits : DTensor
+        Sharded over any of its dimensions, also unevenly.
+    targets, weight, pos_weight : DTensor or Tensor
+        Placed in any way on the same mesh: they are redistributed to the logits' shards. A plain tensor counts as replicated.
+    reduction, label_smoothing
+        As in `binary_cross_entropy_with_logits`.
 
-    It is no sharding rule of the operators, for which the ranks know neither the number of all elements nor the exact sums,
-    and of which torch keeps the first that it finds for given shapes, whatever the reduction.
+    Returns
+    -------
+    DTensor
+        Under "none" it has the placements of the logits. Else it is replicated and has the bits of one process. If targets or
+        weights require grad, and under torch.compile, it is instead the sum (Partial) of the ranks' rounded shares.
+
+    Raises
+    ------
+    TypeError
+        If the logits are not a DTensor.
+
+    Notes
+    -----
+    Gradients have the placements of the logits. The gradient of a weight that several shards share is also a sum.
+
+    This is not a sharding rule of the operators, for two reasons. Under such a rule the ranks know neither the number of all
+    elements nor the exact sums. And torch keeps the first rule that it finds for given shapes, whatever the reduction.
     """
     if not isinstance(logits, DTensor):
         raise TypeError(f"input must be a DTensor where another argument is one, got {type(logits).__name__}")
@@ -202,10 +239,10 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
 
 
 class _Local(torch.autograd.Function):
-    """tensor.redistribute(placements=own).to_local(grad_placements=of_gradient), with what torch's own backward lacks.
+    """tensor.redistribute(placements=own).to_local(grad_placements=of_gradient), with two faults of torch's backward repaired.
 
-    Up to 2.11 it makes up the gradient's strides from the shard's, wrongly for uneven shards; torch then gathers the gradient,
-    and waits for ever where only some ranks do. Torch 2.7 cannot bring a sharded gradient to logits that are partial sums.
+    Up to 2.11 torch derives the gradient's strides from the shard's, wrongly for uneven shards. It then gathers the gradient,
+    and hangs if only some ranks do so. Torch 2.7 cannot redistribute a sharded gradient to logits that are partial sums.
     """
 
     @staticmethod
@@ -224,7 +261,7 @@ class _Local(torch.autograd.Function):
 
 
 def _align(placement, shape, logits_shape):
-    """The placement, on a mesh dimension, of a tensor that broadcasts to logits of this placement, and of its gradient."""
+    """Placements, on one mesh dimension, of a tensor that broadcasts to logits of this placement, and of its gradient."""
     if not isinstance(placement, Shard):
         return Replicate(), Replicate()
     dim = placement.dim - len(logits_shape) + len(shape)

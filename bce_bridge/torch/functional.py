@@ -1,8 +1,8 @@
 """torch.nn.functional.binary_cross_entropy_with_logits on the C core. Imports torch, the operators and the core.
 
-CPU tensors go to the core, CUDA tensors to the Triton kernel, tensors on other devices, and any with backend="aten", to
-libtorch's own operator. Plain tensors in eager mode take the shortest way, EagerLoss; everything else the operators of
-operators.py.
+CPU tensors go to the core and CUDA tensors to the Triton kernel. Tensors on other devices, and any with backend="aten", go to
+libtorch's own operator. Plain tensors in eager mode take the shortest way, EagerLoss; everything else goes through the
+operators of operators.py.
 """
 
 import functools
@@ -34,27 +34,60 @@ def binary_cross_entropy_with_logits(
     label_smoothing=0.0,
     backend="auto",
 ):
-    """Binary cross entropy between logits and targets, as torch.nn.functional's function of this name.
+    """Compute the binary cross entropy of logits and targets, as torch.nn.functional's function of this name.
 
-    l = w [(1 - y) log(1 + e^x) + p y log(1 + e^-x)] for each logit x, target y, weight w and pos_weight p.
+    Parameters
+    ----------
+    input : Tensor
+        Logits: a floating tensor of any shape.
+    target : Tensor
+        Probabilities: a tensor of the input's shape. Integer and boolean targets are taken in the input's dtype.
+    weight : Tensor, optional
+        Broadcasts to the input's shape.
+    size_average, reduce : bool, optional
+        Deprecated, as in torch.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        "mean" divides by the number of elements, also with weights.
+    pos_weight : Tensor, optional
+        Weight of the positive term; broadcasts to the input's shape. For C classes in the last dimension its shape is (C,).
+    label_smoothing : float, default 0.0
+        e in [0, 1]: targets y become y (1 - e) + e / 2.
+    backend : {"auto", "core", "triton", "aten"}, default "auto"
+        "auto" takes the C core for CPU tensors, the Triton kernel for CUDA tensors, and libtorch for others. "aten" is
+        libtorch's own operator, with its bits.
 
-    input       floating tensor of any shape: logits
-    target      tensor of the same shape: probabilities; integer and boolean targets are taken in the input's dtype
-    weight      tensor that broadcasts to the input's shape, or None
-    pos_weight  likewise: the weight of the positive term; of shape (C,) for C classes in the last dimension
-    size_average, reduce    deprecated, as in torch
-    reduction   "mean" (over all elements, also with weights), "sum" or "none"
-    label_smoothing         e in [0, 1]: targets y become y (1 - e) + e / 2
-    backend     "auto": the C core for CPU tensors, the Triton kernel for CUDA tensors, else libtorch; "core"; "triton";
-                "aten": libtorch's own operator and bits
+    Returns
+    -------
+    Tensor
+        0-d unless reduction is "none". The dtype is the target's, or the input's if the target is integer or boolean; autocast
+        makes a narrower one float32. Differentiable any number of times in input, target, weight and pos_weight. Gradients have
+        the dtype and shape of what they belong to.
 
-    Returns a tensor of the target's dtype (of the input's, if the target is integer or boolean; float32 instead of a
-    narrower one under autocast), 0-d unless reduction is "none". Differentiable any number of times in input, target,
-    weight and pos_weight; gradients have the dtype and shape of what they belong to.
+    Raises
+    ------
+    TypeError
+        If an operand is not a tensor or label_smoothing is not a number.
+    ValueError
+        If reduction or backend is unknown, label_smoothing is outside [0, 1], or the target's shape is not the input's.
+    RuntimeError
+        If a weight does not broadcast to the input's shape, the input is not floating, or the core does not read a dtype or
+        layout.
 
-    Raises ValueError for an unknown reduction or backend, for a label_smoothing outside [0, 1] and for a target of another
-    shape than the input's, RuntimeError for a weight that does not broadcast to the input's shape and for dtypes and layouts
-    that the core does not read, TypeError for what is no tensor and a label_smoothing that is no number.
+    Notes
+    -----
+    For each logit x, target y, weight w and pos_weight p
+
+        l = w [(1 - y) log(1 + e^x) + p y log(1 + e^-x)]
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bce_bridge import binary_cross_entropy_with_logits
+    >>> logits = torch.tensor([2.0, -1.0], requires_grad=True)
+    >>> loss = binary_cross_entropy_with_logits(logits, torch.tensor([1.0, 0.0]), reduction="sum")
+    >>> loss.backward()
+    >>> round(loss.item(), 4), logits.grad
+    (0.4402, tensor([-0.1192,  0.2689]))
     """
     if has_torch_function_variadic(input, target, weight, pos_weight):
         return handle_torch_function(
@@ -112,7 +145,7 @@ def _deprecated_mean(reduction):
 
 
 def loss_dtype(input, target, device_type):
-    """The dtype of the loss, elementwise or reduced, in the present mode of autocast for devices of this type."""
+    """Dtype of the loss, elementwise or reduced, in the current autocast mode of this type of device."""
     dtype = target.dtype if target.is_floating_point() else input.dtype
     if dtype is not torch.float64 and torch.is_autocast_enabled(device_type):
         return torch.float32
@@ -121,7 +154,7 @@ def loss_dtype(input, target, device_type):
 
 @_private.constant_when_compiled  # nothing to trace; torch 2.11 would trace into a cached function all the same
 def _triton_problem(device):
-    """Why the CUDA kernels do not serve on this device, or None."""
+    """Why the CUDA kernels do not work on this device, or None."""
     return _find_triton_problem(device)
 
 
@@ -143,7 +176,7 @@ def _warn_of_aten(problem):
 
 
 def kernel_for(backend, input, target, weight, pos_weight):
-    """What computes the loss: "core", "triton", "aten", or "operator" for whatever the operators of operators.py choose."""
+    """What computes the loss: "core", "triton", "aten", or "operator" if the operators of operators.py choose."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, wants one of {', '.join(map(repr, BACKENDS))}")
     if backend == "aten":

@@ -8,9 +8,28 @@ from bce_bridge.torch.functional import binary_cross_entropy_with_logits
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
-    """torch.nn.BCEWithLogitsLoss, computed by bce_bridge.binary_cross_entropy_with_logits: see there.
+    """torch.nn.BCEWithLogitsLoss, computed by bce_bridge.binary_cross_entropy_with_logits.
 
-    The arguments, buffers, state_dict and repr are torch's; label_smoothing and backend are attributes.
+    The buffers, state_dict and repr are torch's. label_smoothing and backend are attributes.
+
+    Parameters
+    ----------
+    weight, size_average, reduce, reduction, pos_weight
+        As in torch.nn.BCEWithLogitsLoss.
+    label_smoothing, backend
+        As in `bce_bridge.binary_cross_entropy_with_logits`.
+
+    Raises
+    ------
+    TypeError
+        If weight or pos_weight is not a tensor.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bce_bridge import BCEWithLogitsLoss
+    >>> BCEWithLogitsLoss()(torch.tensor([2.0, -1.0]), torch.tensor([1.0, 0.0]))
+    tensor(0.2201)
     """
 
     # Of the class, for modules that were made without __init__: from torch's own state.
@@ -36,7 +55,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         self.backend = backend
 
     def forward(self, input, target):
-        """The loss of logits and targets of one shape."""
+        """Return the loss of logits and targets of one shape."""
         if torch.jit.is_scripting():  # which can compile libtorch's own operator only
             target = target * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
             return F.binary_cross_entropy_with_logits(
