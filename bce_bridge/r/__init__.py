@@ -7,9 +7,9 @@
     library_path()                                    the R library that belongs to this Python environment
 
 R starts at the first use, not with the import, which needs neither rpy2 nor R. It starts without prompts and leaves Python's
-signal handlers alone; an R that runs already is used as it is. Everything here may be called from any thread.
+signal handlers alone. An R that runs already is used as it is. Everything here may be called from any thread.
 
-Imports the core; torch only where a device of its is asked for.
+Imports the core, and torch only if install() is given a device.
 """
 
 from bce_bridge.r.callback import install, uninstall

@@ -1,4 +1,4 @@
-"""This package's loss in the embedded R: the R functions of callback.R, answered by bce_bridge.core, or in torch on a device.
+"""This package's loss in the embedded R: the R functions of callback.R, answered by bce_bridge.core or by torch on a device.
 
 Imports torch where a device is asked for.
 """
@@ -8,12 +8,12 @@ import numpy as np
 from bce_bridge import core
 from bce_bridge.r import session
 
-_python = None  # the R function that calls back, which R does not keep alive
-_device = None  # torch's device that it computes on; None for the core
+_python = None  # the R function that calls back; R does not keep it alive
+_device = None  # the torch device that it computes on; None for the core
 
 
 def install(device=None):
-    """Make the loss callable in the embedded R, under R torch's names:
+    """Make the loss callable in the embedded R, under R torch's names::
 
         nn_bce_with_logits_loss(weight = NULL, reduction = "mean", pos_weight = NULL)      returns a function(input, target)
         nnf_binary_cross_entropy_with_logits(input, target, weight = NULL, reduction = c("mean", "sum", "none"),
@@ -21,18 +21,30 @@ def install(device=None):
         bce_with_logits(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE,
                         na.action = na.fail, label_smoothing = 0)
 
-    They are attached to the search path as "bce_bridge", in front, as library() would attach a package: what the user defines
-    goes before them, and clearing the workspace leaves them.
+    Parameters
+    ----------
+    device : str or torch.device, optional
+        One of torch's, such as "cuda" or torch.device("mps", 0). This package's torch layer then computes there on float64
+        tensors, or float32 on "mps", which has no other. Without a device the core computes on R's own memory.
 
-    They take numeric vectors, matrices and arrays (input double or integer, the others logical too) and return doubles: one
-    number, or under "none" the dim, dimnames and names of input. Shapes broadcast by torch's rule on dim. An error is an R
-    condition of class bce_bridge_error with Python's message; NA, factors, text, complex numbers and objects of any class
-    are errors; of na.action there is na.fail alone.
+    Raises
+    ------
+    NotAvailable
+        Without rpy2 or R.
+    Exception
+        Whatever torch raises for a device that it does not have.
 
-    device: one of torch's, such as "cuda" or torch.device("mps", 0): they are answered by this package's torch layer, on
-    float64 tensors there (float32 on "mps", which has no other). By default the core computes on R's own memory.
+    Notes
+    -----
+    The functions are attached to the front of the search path as "bce_bridge", as library() attaches a package. The user's own
+    definitions go before them, and clearing the workspace leaves them.
 
-    Raises NotAvailable without rpy2 or R, and what torch raises for a device that it does not have.
+    They take numeric vectors, matrices and arrays: input is double or integer, the others may also be logical. They return
+    doubles: one number, or under "none" an object with the dim, dimnames and names of input. Shapes broadcast by torch's rule
+    on dim.
+
+    An error is an R condition of class bce_bridge_error with Python's message. NA, factors, text, complex numbers and objects
+    of any class are errors. The only na.action is na.fail.
     """
     global _python, _device
     if device is not None:
@@ -50,14 +62,14 @@ def install(device=None):
 
 
 def uninstall():
-    """Detach what install() attached. Without it, does nothing."""
+    """Detach what `install` attached. Does nothing if nothing is attached."""
     session.call("uninstall")
 
 
 def _answer(input, target, weight, pos_weight, reduction, gradient, label_smoothing):
-    """What R calls: numeric vectors or NULL in, list(loss, gradient or NULL) out, or the message of an error as text.
+    """What R calls: numeric vectors or NULL in; list(loss, gradient or NULL) out, or the text of an error.
 
-    An exception must not leave it: rpy2 would hand NULL to R in its place, and a bad pointer for an interrupt.
+    No exception may leave it: rpy2 would hand R NULL instead, and a bad pointer for an interrupt.
     """
     rinterface, _, _ = session.start()
     session.in_callback = True

@@ -19,16 +19,30 @@ def _check_implementation(implementation):
 def _call(implementation):
     """session.call, in the process where the implementation runs.
 
-    R torch has one of its own: its libtorch and Python torch's are libraries of one name, of which a process holds one.
+    R torch has a process of its own, because its libtorch and Python torch's share a name and a process can hold only one.
     """
     return process.call if implementation in _ON_TENSORS else session.call
 
 
 @functools.lru_cache
 def version(implementation):
-    """The versions that an implementation runs on, such as "bcebridge 0.1.0, R 4.2.2".
+    """Return the versions that an implementation runs on, such as "bcebridge 0.1.0, R 4.2.2".
 
-    Raises NotAvailable, whose text is one line on how to get it, and ValueError for a name that is not in IMPLEMENTATIONS.
+    Parameters
+    ----------
+    implementation : str
+        One of `IMPLEMENTATIONS`.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    NotAvailable
+        If it cannot run here. The text is one line on how to get it.
+    ValueError
+        If the name is not in `IMPLEMENTATIONS`.
     """
     _check_implementation(implementation)
     ((text,),) = _call(implementation)("version", implementation)
@@ -36,25 +50,45 @@ def version(implementation):
 
 
 def evaluate(implementation, logits, targets, weight=None, pos_weight=None, reduction="mean"):
-    """(loss, gradient with respect to the logits), computed in R.
+    """Compute the loss and its gradient with respect to the logits in R.
 
-    implementation
-        "r-package"  bcebridge::bce_with_logits(gradient = TRUE): the core, through R
-        "r-nmath"    base R alone: plogis(), which has log sigma to full accuracy, and R's sum()
-        "r-torch"    torch::nn_bce_with_logits_loss() and $backward() on R torch's tensors, in an R process of its own
-        "r-tensors"  the same of bcebridge: the core on R torch's tensors
+    Parameters
+    ----------
+    implementation : str
+        "r-package" is bcebridge::bce_with_logits(gradient = TRUE): the core, through R.
+
+        "r-nmath" is base R alone: plogis(), which has log sigma to full accuracy, and R's sum().
+
+        "r-torch" is torch::nn_bce_with_logits_loss() and $backward() on R torch's tensors, in an R process of its own.
+
+        "r-tensors" is the same of bcebridge: the core on R torch's tensors.
     logits, targets, weight, pos_weight, reduction
-        as in bce_bridge.core: real arrays of any shape, strides and memory order; pandas objects are taken as such arrays, and
-        R's own vectors, matrices and arrays (of rpy2) too
+        As in `bce_bridge.core.loss`: real arrays of any shape, strides and memory order. pandas objects are taken as such
+        arrays, and so are R's own vectors, matrices and arrays (of rpy2).
 
-    The gradient has the logits' shape, and the loss too under "none", else it is a scalar; under "mean" and "sum" the gradient
-    is that of the scalar. Both are float64 from "r-package" and "r-nmath", into which every operand is converted. Tensors are
-    of float32 or float64, and so are the answers: each operand keeps its own dtype, whatever is neither takes the logits', and
-    the loss has that of the targets.
+    Returns
+    -------
+    loss : ndarray or NumPy scalar
+        Of the logits' shape under "none", else a scalar.
+    gradient : ndarray or NumPy scalar
+        Of the logits' shape. Under "mean" and "sum" it is the gradient of the scalar.
 
-    Raises what bce_bridge.core raises for operands that do not fit, TypeError for logits of 16 bits with tensors, ValueError
-    for an unknown implementation, NotAvailable as version() does, and RError for an error in R, and for an object of R that
-    is not plain numbers or holds NA.
+    Raises
+    ------
+    TypeError, ValueError
+        As `bce_bridge.core.loss` for operands that do not fit. TypeError also for logits of 16 bits with tensors, ValueError
+        for an unknown implementation.
+    NotAvailable
+        As `version`.
+    RError
+        For an error in R, and for an R object that is not plain numbers or holds NA.
+
+    Notes
+    -----
+    "r-package" and "r-nmath" convert every operand into float64 and return float64.
+
+    The tensors of "r-tensors" and "r-torch" are float32 or float64, and so are the results. An operand of either dtype keeps
+    it; any other takes the logits' dtype. The loss has the dtype of the targets' tensor.
     """
     _check_implementation(implementation)
     given = {"logits": logits, "targets": targets, "weight": weight, "pos_weight": pos_weight}

@@ -1,4 +1,4 @@
-"""session.call in an R of its own: a child process, asked over pipes. It starts at the first call and ends with this one."""
+"""session.call in a separate R: a child process, asked over pipes. It starts at the first call and ends with this process."""
 
 import atexit
 import os
@@ -16,7 +16,7 @@ _of_parent = None
 
 
 def call(name, *arguments):
-    """session.call(name, *arguments), answered by the child process; raises what it raises there."""
+    """session.call(name, *arguments) in the child process. Raises what it raises there."""
     global _child
     with _lock:
         if _child is None:
@@ -26,7 +26,7 @@ def call(name, *arguments):
             _child.stdin.flush()
             outcome, answer = pickle.load(_child.stdout)
         except BaseException as error:
-            # Its pipe would hold an answer to a question that nobody asks any more.
+            # An unread reply would pair with the next request, so kill the process.
             status = _stop(kill=not isinstance(error, (EOFError, OSError)))
             if isinstance(error, (EOFError, OSError)):
                 raise RError(f"the R process of its own ended with status {status}") from None
@@ -44,12 +44,12 @@ def _start():
         "TORCH_INSTALL": "0",  # R torch downloads nothing when it is loaded
     }
     return subprocess.Popen(
-        # Less the folder that -c puts in front, where a checkout may hold this package uncompiled.
+        # -c puts the current folder in front. Remove it: a checkout there may hold this package uncompiled.
         [sys.executable, "-c", f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import serve; serve()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
-        start_new_session=True,  # Ctrl-C interrupts this process
+        start_new_session=True,  # Ctrl-C interrupts this process, not the child
     )
 
 
@@ -70,10 +70,13 @@ def _stop(kill=False):
 
 
 def _after_fork():
-    """The child process is the parent's: a fork starts its own, and holds no end of the pipes whose closing ends that one."""
+    """The child process belongs to the parent: a fork starts its own.
+
+    A fork must also close its ends of the pipes, because the child ends when all of them are closed.
+    """
     global _lock, _child, _of_parent
-    _lock = threading.Lock()  # a thread that a fork does not have may hold the other
-    # Kept, since the file objects would write what is left in them when they are freed.
+    _lock = threading.Lock()  # the old one may be held by a thread that the fork lacks
+    # Keep the file objects: freeing them would flush what is left in their buffers.
     _of_parent, _child = _child, None
     if _of_parent is not None:
         _of_parent.stdin.raw.close()
@@ -85,9 +88,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def serve():
-    """What the child process does: answer questions until there are no more."""
+    """What the child process does: answer requests until the pipe closes."""
     questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # What R reads and prints itself stays out of both.
+    # R's own input and output must not reach these pipes.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     while True:

@@ -21,7 +21,15 @@ class NotAvailable(RuntimeError):
 
 
 class RError(RuntimeError):
-    """An error in R: message is R's conditionMessage, call the R call it arose in as text, or None."""
+    """An error in R.
+
+    Attributes
+    ----------
+    message : str
+        R's conditionMessage.
+    call : str or None
+        The R call that the error arose in, as text.
+    """
 
     def __init__(self, message, call=None):
         super().__init__(message, call)
@@ -33,7 +41,10 @@ class RError(RuntimeError):
 
 
 def library_path():
-    """The R library of this Python environment, as a Path: looked in first if it exists, and so where to install bcebridge."""
+    """Return the R library of this Python environment, as a Path.
+
+    It is searched first if it exists, so install bcebridge there.
+    """
     return Path(sys.prefix) / "lib" / "R" / "library"
 
 
@@ -62,9 +73,9 @@ _started = None
 
 
 def start():
-    """(rpy2.rinterface, its lock, the environment of this package's R functions), with R running.
+    """Start R if it does not run. Returns rpy2.rinterface, its lock, and the environment of this package's R functions.
 
-    Raises NotAvailable. Whoever calls R, makes R objects or lets go of the last reference to one holds the lock.
+    Raises NotAvailable. Hold the lock to call R, to make an R object and to drop the last reference to one.
     """
     global _started
     if _started is None:
@@ -75,7 +86,7 @@ def start():
                 if _started is None:
                     _started = rinterface, lock, _start(rinterface)
         finally:
-            # rpy2 adds R's folders, among which the system's libpython may be: this process's children would load that.
+            # rpy2 adds R's folders. They may hold the system's libpython, which child processes would then load.
             os.environ.pop("LD_LIBRARY_PATH", None)
             if path is not None:
                 os.environ["LD_LIBRARY_PATH"] = path
@@ -93,7 +104,7 @@ def _start(rinterface):
             reason = " ".join(str(error).split())
             raise NotAvailable(f"R did not start ({reason}): check that R_HOME is what R RHOME prints") from None
     if interrupt is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, interrupt)  # rpy2 has set Python's default
+        signal.signal(signal.SIGINT, interrupt)  # rpy2 replaced it by Python's default
     base = rinterface.baseenv
     functions = base["new.env"](parent=base)
     for file in ("session.R", "implementations.R", "callback.R"):
@@ -105,10 +116,10 @@ def _start(rinterface):
 
 
 def to_r(rinterface, value):
-    """None, text or a real array of any shape and strides as an R object: doubles, with dim from two dimensions up; an R object
-    as it is.
+    """Make an R object of None, text, or a real array of any shape and strides. An R object is returned as it is.
 
-    A NaN stays one: with R's payload for NA it gets the usual one, since NumPy knows no NA.
+    Arrays become doubles, with dim from two dimensions up. A NaN whose payload is R's NA becomes the usual NaN, since NumPy
+    knows no NA.
     """
     if value is None:
         return rinterface.NULL
@@ -134,10 +145,10 @@ def _from_r(rinterface, vector):
 
 
 def without_r(value, name):
-    """value, or where it is an R object the NumPy array of its numbers, whose memory is its own.
+    """Return value, or if it is an R object a NumPy array of its numbers that owns its memory.
 
-    Raises RError, which calls it by that name, for an object of a class (a factor's numbers are the codes of its levels), for
-    what is not numbers, and for NA, which NumPy would take for a number.
+    Raises RError, which calls the object by this name, if it is not numbers, holds NA (NumPy would take it for a number) or has
+    a class (a factor's numbers are the codes of its levels).
     """
     if not hasattr(value, "__sexp__"):
         return value
@@ -146,11 +157,11 @@ def without_r(value, name):
 
 
 def call(name, *arguments):
-    """Call the R function of that name in this package's .R files.
+    """Call the R function of this name in this package's .R files.
 
-    Arguments are None, text, arrays or R objects (see to_r); the answers, one for each element of the list that it returns, are
-    lists of str or flat float64 arrays in R's element order. Raises RError, and NotAvailable where the R function signals it.
-    In the main thread a signal that raises in Python, as Ctrl-C does, interrupts R and raises.
+    Arguments are None, text, arrays or R objects (see to_r). R returns a list, of which each element comes back as a list of
+    str or as a flat float64 array in R's element order. Raises RError, and NotAvailable if the R function signals it. In the
+    main thread a signal handler that raises, as Ctrl-C's does, interrupts R and then raises here.
     """
     rinterface, lock, functions = start()
     with lock, interruptible():
@@ -158,7 +169,7 @@ def call(name, *arguments):
     if outcome == "value":
         return answers
     if outcome == "interrupted":
-        # R takes the signal itself where it waits, as in Sys.sleep().
+        # R catches the signal itself while it waits, as in Sys.sleep(): raise it again.
         signal.raise_signal(signal.SIGINT)
     if outcome == "unavailable":
         raise NotAvailable(answers[0])
@@ -166,10 +177,27 @@ def call(name, *arguments):
 
 
 def run(source):
-    """Run R source whose value is a named list of numeric vectors: a dict of float64 arrays by those names.
+    """Run R source whose value is a named list of numeric vectors.
 
-    It runs in an environment of its own, whose parent is R's global one. Raises RError, NotAvailable without rpy2 or R, and
-    ValueError for a source that holds a NUL character.
+    It runs in a new environment, whose parent is R's global one.
+
+    Parameters
+    ----------
+    source : str
+
+    Returns
+    -------
+    dict of str to ndarray
+        float64 arrays by the list's names.
+
+    Raises
+    ------
+    RError
+        For an error in R.
+    NotAvailable
+        Without rpy2 or R.
+    ValueError
+        If source holds a NUL character.
     """
     if "\0" in source:
         raise ValueError(f"source holds a NUL character at {source.index(chr(0))}, where R would take it to end")
@@ -177,14 +205,16 @@ def run(source):
     return dict(zip(names, columns, strict=True))
 
 
-# Whether R is calling Python, where an exception may be raised: it reaches R, and not the user, from elsewhere.
+# Whether R is calling Python. There a signal handler may raise, since _answer catches it. Elsewhere R would get the exception.
 in_callback = False
 
 
 @contextlib.contextmanager
 def interruptible():
-    """While R runs, a signal's handler of Python runs only where R looks for events: what it raises there interrupts R, and is
-    raised when R has returned, whatever R made of the interruption."""
+    """Turn an exception of Python's SIGINT handler into an interruption of R, and raise it when R has returned.
+
+    While R runs, the handler runs only where R looks for events. The exception is raised whatever R made of the interruption.
+    """
     handler = signal.getsignal(signal.SIGINT)
     if not callable(handler) or threading.current_thread() is not threading.main_thread():
         yield
@@ -221,7 +251,7 @@ def _set_interrupted(value):
 
 
 def _call(rinterface, functions, name, arguments):
-    # Every R object made here is let go of on return, while the lock is held; an exception would carry them away.
+    # R objects must be freed under the lock, that is, on return from here. An exception's traceback would keep them alive.
     try:
         answer = functions["answer"](to_r(rinterface, name), *(to_r(rinterface, value) for value in arguments))
     except rinterface.embedded.RRuntimeError as error:
