@@ -76,7 +76,7 @@ def binary_cross_entropy_with_logits(
             raise TypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}: use torch.as_tensor")
     if input.shape != target.shape:
         target = _one_hot(input, target)
-    # The loss has the type of floating targets, else of the input: Composer's is float32.
+    # The loss takes its dtype from floating targets, else from the input. Composer's is float32.
     if target.dtype.is_floating_point or input.dtype != torch.float32:
         target = target.float()
     loss = functional.binary_cross_entropy_with_logits(input, target, weight, size_average, reduce, reduction, pos_weight)

@@ -23,7 +23,7 @@ from bce_bridge import _abi
 __all__ = ["Accumulator", "build_info", "curvature", "get_num_threads", "loss", "loss_and_grad", "set_num_threads"]
 
 
-# dtype.name takes NumPy microseconds.
+# A table, because dtype.name takes NumPy microseconds.
 _NAMES = {np.dtype(name): name for name in _abi.DTYPES if name != "bfloat16"}
 
 
@@ -131,7 +131,7 @@ def _evaluate(logits, targets, weight, pos_weight, reduction, label_smoothing, n
             results[name] = _result(out, x, (x, y, w, p))
             continue
         scalar = name == "loss" and reduction != "none"
-        # Of the operand's own memory layout, so that both are walked in one order.
+        # In the logits' memory layout, so that both are walked in the same order.
         results[name] = (
             np.empty((), loss_dtype) if scalar else np.empty_like(x, loss_dtype if name == "loss" else x.dtype, subok=False)
         )
@@ -259,7 +259,7 @@ def curvature(logits, targets, weight=None, pos_weight=None, reduction="mean", *
 
 _MAX_COUNT = 2**63 - 1
 _MAX_FLOAT64 = (2**53 - 1) << 971 + 1074  # in units of 2^-1074
-# What is pickled: the number of this format, the sum of the finite losses in units of 2^-1074, and the numbers of elements.
+# A pickle's fields: the format, the sum of the finite losses in units of 2^-1074, and the numbers of elements.
 _STATE_FORMAT = 1
 _STATE = ("format", "sum", "count", "nan", "plus_infinity", "minus_infinity")
 

@@ -88,7 +88,7 @@ def binary_cross_entropy_with_logits(x=None, target=None, weight=None, reduction
         if tensor and x.requires_grad:
             return _differentiable(lucid, x, *core.loss_and_grad(*operands))
         loss = core.loss(*operands)
-    except TypeError as error:  # in terms of the core, of whose arguments one is at fault
+    except TypeError as error:  # names the core's argument
         raise TypeError(str(error).replace("logits", "x").replace("targets", "target")) from None
     return lucid.tensor(np.asarray(loss), device=x.device) if tensor else loss
 

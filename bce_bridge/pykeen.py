@@ -78,7 +78,7 @@ def register():
 if __name__ == "__main__":
     from pykeen.cli import main
 
-    import bce_bridge.pykeen  # the module, not this copy of it
+    import bce_bridge.pykeen  # the module itself: this is a copy, named __main__
 
     bce_bridge.pykeen.register()
     main(prog_name="python -m bce_bridge.pykeen")

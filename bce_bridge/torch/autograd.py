@@ -18,7 +18,7 @@ class EagerLoss(_private.Function):
 
     @staticmethod
     def forward(ctx, input, target, weight, pos_weight, reduction, label_smoothing, dtype, evaluate):
-        # In float16 the gradient waits for grad_output, see scaled_first.
+        # A float16 gradient needs grad_output first: see scaled_first.
         with_gradient = ctx.needs_input_grad[0] and input.dtype is not torch.float16
         loss, gradient = evaluate(input, target, weight, pos_weight, reduction, label_smoothing, dtype, with_gradient)
         ctx.save_for_backward(input, target, weight, pos_weight)
@@ -40,7 +40,7 @@ class EagerLoss(_private.Function):
             return *operators.gradients(operands, needed, grad_output, *ctx.options), None, None, None, None
         gradient = None
         if needed[0]:
-            gradient = vars(ctx).pop("gradient", None)  # in one step, should two threads be here
+            gradient = vars(ctx).pop("gradient", None)  # atomic: two threads may be here
             if not one and scaled_first(operands[0].dtype, grad_output.dtype):
                 gradient = None
             if gradient is None:
@@ -67,4 +67,4 @@ def _is_one(tensor):
     try:
         return tensor.item() == 1.0
     except RuntimeError:
-        return False  # it stands for a batch
+        return False  # a batch, under is_grads_batched

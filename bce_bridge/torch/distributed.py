@@ -8,7 +8,7 @@ from bce_bridge import _abi
 from bce_bridge.torch import checks, evaluate, functional
 from bce_bridge.torch.derivatives import scaled_first
 
-# What a rank asks for, of which all must ask alike.
+# What a rank may ask for. All ranks must ask for the same.
 _CHOICES = [
     (dtype, reduction)
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -105,7 +105,7 @@ class _GlobalLoss(torch.autograd.Function):
         if not scaled_first(logits.dtype, grad_output.dtype):
             gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options).mul_(grad_output)
         else:
-            # As in operators.gradients.
+            # Scale before rounding, as in operators.gradients.
             weight = grad_output.double() if weight is None else weight.double() * grad_output.double()
             gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options)
         return gradient, None, None, None, None, None, None
@@ -137,7 +137,7 @@ def _add(partial, logits, targets, weight, pos_weight, label_smoothing):
     operands = [logits, targets, weight, pos_weight]
     if any(isinstance(operand, DTensor) for operand in operands):
         raise TypeError("an operand is a DTensor, wants this rank's shard: binary_cross_entropy_with_logits takes DTensors")
-    # The checks are those of the one function.
+    # On the meta device this only checks.
     empty = [torch.empty_like(operand, device="meta") if isinstance(operand, torch.Tensor) else operand for operand in operands]
     _loss(*empty, "sum", label_smoothing)
     if _by_triton(operands):
@@ -217,7 +217,7 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
             tensor = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
         checks.check_weights(logits, **{name: tensor})
         own, of_gradient = zip(*(_align(placement, tensor.shape, logits.shape) for placement in placements))
-        if torch.compiler.is_compiling():  # which cannot trace _Local
+        if torch.compiler.is_compiling():  # cannot trace _Local
             return tensor.redistribute(mesh, own).to_local(grad_placements=of_gradient)
         return _Local.apply(tensor, own, of_gradient)
 
@@ -227,7 +227,7 @@ def dtensor_loss(logits, targets, weight, pos_weight, reduction, label_smoothing
         return DTensor.from_local(loss, mesh, placements, run_check=False, shape=targets.shape, stride=targets.stride())
     others_differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in local[1:])
     if torch.compiler.is_compiling() or others_differentiable:
-        # For what _GlobalLoss cannot do, each rank rounds its own share, and DTensor adds them when they are needed.
+        # _GlobalLoss can do neither: each rank rounds its own share, and DTensor adds the shares when needed.
         dtype = targets.dtype if targets.is_floating_point() else logits.dtype
         share = _loss(local[0], local[1].double(), *local[2:], "sum", label_smoothing)
         share = (share / (logits.numel() if reduction == "mean" else 1)).to(dtype)
@@ -247,11 +247,11 @@ class _Local(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, tensor, own, of_gradient):
-        # As everywhere in DTensor, the gradient of partial sums is a whole.
+        # As everywhere in DTensor, the gradient of partial sums is replicated.
         back = [Replicate() if placement.is_partial() else placement for placement in tensor.placements]
         ctx.options = tensor.device_mesh, of_gradient, tensor.shape, tensor.stride(), back
         local = tensor.redistribute(placements=own).to_local()
-        return local.view_as(local)  # another object than the DTensor's own
+        return local.view_as(local)  # not the DTensor's own object
 
     @staticmethod
     def backward(ctx, gradient):

@@ -37,7 +37,7 @@ def readable(input, target, weight, pos_weight):
                 and tensor.dtype in DTYPES
                 and not tensor.is_neg()
                 and not tensor.is_nested
-                and (tensor.data_ptr() or not tensor.numel())  # 0 for a tensor that is only known to be 0
+                and (tensor.data_ptr() or not tensor.numel())  # 0 for a ZeroTensor, which has no storage
             ):
                 return False
     except RuntimeError:
@@ -102,7 +102,7 @@ def evaluate(input, target, weight, pos_weight, reduction, label_smoothing, name
     try:
         call(*addresses)
     except ValueError as error:
-        # torch's name for them
+        # torch calls the logits input
         raise RuntimeError(str(error).replace("logits'", "input's").replace("logits", "input")) from None
     idle.append(call)
 
@@ -123,7 +123,7 @@ def triton_loss_and_gradient(input, target, weight, pos_weight, reduction, label
     """The same of CUDA tensors."""
     from bce_bridge.torch import triton_kernel
 
-    # The kernel's loss has the dtype of a floating target, else of the input.
+    # The kernel takes the loss's dtype from a floating target, else from the input.
     if target.is_floating_point() or dtype != input.dtype:
         target = target.to(dtype)
     operands = _for_triton(input, target, weight, pos_weight)
@@ -145,7 +145,7 @@ def triton_partial_sums(input, target, weight, pos_weight, label_smoothing):
 
 
 def _for_triton(input, *others):
-    # A 0-d weight may be on the CPU; a view of an imaginary part may hold the numbers negated.
+    # A 0-d weight may be on the CPU. A view of an imaginary part may be lazily negated.
     return [None if tensor is None else tensor.to(input.device).resolve_neg() for tensor in (input, *others)]
 
 

@@ -152,7 +152,7 @@ def loss_dtype(input, target, device_type):
     return dtype
 
 
-@_private.constant_when_compiled  # nothing to trace; torch 2.11 would trace into a cached function all the same
+@_private.constant_when_compiled  # torch 2.11 would trace even into a cached function
 def _triton_problem(device):
     """Why the CUDA kernels do not work on this device, or None."""
     return _find_triton_problem(device)
@@ -162,7 +162,7 @@ def _triton_problem(device):
 def _find_triton_problem(device):
     try:
         triton_kernel = importlib.import_module("bce_bridge.torch.triton_kernel")
-    except ImportError as error:  # of Triton, or because it is too old
+    except ImportError as error:  # Triton is missing or too old
         return f"the package triton, 3.4 or newer, is needed ({error}): pip install triton"
     if not triton_kernel.gives_the_cores_bits(device):
         version = importlib.metadata.version("triton")
@@ -224,7 +224,7 @@ def _aten(input, target, weight, pos_weight, reduction, label_smoothing):
 
 def _operator(differentiable, input, *arguments):
     """The loss by the operators of operators.py."""
-    if torch.jit.is_tracing():  # a graph of TorchScript can hold no operator written in Python
+    if torch.jit.is_tracing():  # a TorchScript graph cannot hold an operator written in Python
         return _aten(input, *arguments[:5])
     if distributed := sys.modules.get("torch.distributed.tensor"):
         if any(isinstance(tensor, distributed.DTensor) for tensor in (input, *arguments[:3])):

@@ -32,7 +32,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     tensor(0.2201)
     """
 
-    # Of the class, for modules that were made without __init__: from torch's own state.
+    # Class attributes, for modules made from torch's own state without __init__.
     label_smoothing = 0.0
     backend = "auto"
 
@@ -56,12 +56,12 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
 
     def forward(self, input, target):
         """Return the loss of logits and targets of one shape."""
-        if torch.jit.is_scripting():  # which can compile libtorch's own operator only
+        if torch.jit.is_scripting():  # can compile only libtorch's own operator
             target = target * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
             return F.binary_cross_entropy_with_logits(
                 input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
             )
-        # A buffer as an attribute is found after three dictionaries, in half a microsecond. One may have become a parameter.
+        # Attribute access to a buffer takes half a microsecond. It is needed only if the buffer has become a parameter.
         buffers = self._buffers
         return binary_cross_entropy_with_logits(
             input,

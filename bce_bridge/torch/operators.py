@@ -112,7 +112,7 @@ def _forward_mode(jvp):
     """Decorator of a jvp, which is given the saved operands first, without the tangents of this level (0 at every level of
     torch.func); forward-mode differentiation is on, so that the levels around its own see more than a constant."""
     if not _private.forward_mode:
-        return torch.autograd.Function.jvp  # which refuses
+        return torch.autograd.Function.jvp  # raises an error
 
     @functools.wraps(jvp)
     def run(ctx, *tangents):
@@ -305,6 +305,6 @@ def _decompose(input, target, weight, pos_weight, reduction, label_smoothing, dt
     return losses.to(dtype), gradient.to(input.dtype)
 
 
-# For torch.onnx.export, which has no way to run an operator of ours.
+# torch.onnx.export cannot run our operators.
 _private.register_decomposition(torch.ops.bce_bridge.loss.default)(lambda *arguments: _decompose(*arguments)[0])
 _private.register_decomposition(torch.ops.bce_bridge.loss_and_gradient.default)(_decompose)
