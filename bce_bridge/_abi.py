@@ -1,4 +1,4 @@
-"""The C core as Python sees it: arrays described by address, dtype, shape and strides in; status codes out as exceptions.
+"""The C core as Python sees it. Arrays go in as address, dtype, shape and strides; status codes come out as exceptions.
 
 Knows neither NumPy nor torch, and imports only the compiled extension. core.py and the torch layer describe their arrays
 to it and keep them alive during the call. The call releases the GIL.
@@ -33,7 +33,7 @@ _ARRAY, _ARGUMENTS, _RESULTS, _MESSAGE = map(
 
 
 class Array(NamedTuple):
-    """Somebody else's memory: the address, a name in DTYPES, the shape in elements and the strides in bytes."""
+    """Memory that the caller owns: the address, a name in DTYPES, the shape in elements and the strides in bytes."""
 
     address: int
     dtype: str
@@ -58,12 +58,12 @@ def _keep_exception(_type, exception, _traceback):
 
 @ffi.def_extern("bce_python_interrupted", error=1, onerror=_keep_exception)
 def _interrupted(_nothing):
-    """Where Python runs the handlers of signals that have come, which may raise."""
+    """Called back by the core: on the way, Python runs pending signal handlers, which may raise."""
     return 0
 
 
 def call(function, *arguments):
-    """Call a function of the core that takes a message last and returns a status; raise what that status stands for."""
+    """Call a function of the core that takes a message last and returns a status. Raises the status's exception."""
     message = ffi.new(_MESSAGE)
     status = function(*arguments, message)
     if status:
@@ -77,16 +77,16 @@ def _raise(status, message):
 
 
 def _fields(array):
-    """A bce_array's fields, in a tuple that keeps alive what they point to but for the array's memory."""
+    """A bce_array's fields, in a tuple that keeps alive what they point to, except the array's memory."""
     ndim = len(array.shape)
     numbers = ffi.new(_NUMBERS, (*array.shape, *array.strides))
     return ffi.cast(_VOID, array.address), DTYPES[array.dtype], ndim, numbers, numbers + ndim
 
 
 class Call:
-    """A call of bce_evaluate on Arrays, which can be made again with the arrays at other addresses.
+    """A call of bce_evaluate on Arrays, which can be repeated with the arrays at other addresses.
 
-    Arguments and errors are evaluate()'s. No two threads may make it at the same time. A signal's handler may end a long one.
+    Arguments and errors are evaluate()'s. Two threads must not make the same Call at once. A signal handler may end a long one.
     """
 
     def __init__(self, logits, targets, weight, pos_weight, label_smoothing, reduction, partial=None, count=0, **results):
@@ -109,7 +109,7 @@ class Call:
         return [memoryview(ffi.buffer(place, ffi.sizeof("void *"))).cast("B").cast("N") for place in places]
 
     def __call__(self, *addresses):
-        """Make the call, if addresses are given then with the operands and the results that are not None there."""
+        """Make the call. Addresses, if given, replace those of the operands and results that are not None, in order."""
         if addresses:
             for place, address in zip(self._addresses, addresses):
                 place[0] = address
@@ -119,7 +119,7 @@ class Call:
 
 
 def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, partial=None, count=0, **results):
-    """Compute the wanted results in one pass: into the Arrays given by their names in bce_results, and added to partial.
+    """Compute the results in one pass: into the Arrays, named as in bce_results, and added to partial.
 
     Raises ValueError or TypeError with the core's message, which names the argument, what it got and what it wants.
     """
@@ -127,7 +127,7 @@ def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, pa
 
 
 def partial_from(numbers=()):
-    """A bce_partial of these int64 fields, PARTIAL_SIZE of them in the struct's order; the empty sum from none."""
+    """Make a bce_partial of its PARTIAL_SIZE int64 fields, in the struct's order. Without any it is the empty sum."""
     partial = ffi.new(_PARTIAL)
     fields = ffi.cast("int64_t *", partial)
     for i, number in enumerate(numbers):
@@ -141,13 +141,15 @@ def partial_fields(partial):
 
 
 def round_partial(partial, reduction, dtype, address):
-    """Write the sum or the mean, rounded once to the floating dtype of this name, to an address."""
+    """Round the sum or the mean once to the floating dtype of this name, and write it to the address."""
     lib.bce_partial_round(partial, REDUCTIONS[reduction], DTYPES[dtype], ffi.cast(_VOID, address))
 
 
 def reduce_rows(numbers, rows, n, reduction, dtype, results, itemsize):
-    """Write the exact sum or mean of each of so many rows of n float64 numbers, rounded once to the floating dtype of this name
-    and itemsize, to results: numbers and results are addresses of contiguous memory."""
+    """Write the exact sum or mean of each row, rounded once to the floating dtype of this name and itemsize, to results.
+
+    numbers and results are addresses of contiguous memory. Each of the rows has n float64 numbers.
+    """
     numbers, results = ffi.cast("double *", numbers), ffi.cast("char *", results)
     reduction, dtype = REDUCTIONS[reduction], DTYPES[dtype]
     for i in range(rows):
@@ -158,14 +160,14 @@ def reduce_rows(numbers, rows, n, reduction, dtype, results, itemsize):
 
 
 def isa():
-    """The instruction set in use. Raises RuntimeError if BCE_BRIDGE_ISA names one that is not to be had."""
+    """The instruction set in use. Raises RuntimeError if BCE_BRIDGE_ISA names one that is not available."""
     name = ffi.new("const char **")
     call(lib.bce_get_isa, name)
     return ffi.string(name[0]).decode()
 
 
 def isas():
-    """The instruction sets of this build, widest first, as a dict of names to whether this machine has them."""
+    """Map the instruction sets of this build, widest first, to whether this machine has them."""
     found = {}
     while (name := lib.bce_isa_name(len(found))) != ffi.NULL:
         found[ffi.string(name).decode()] = bool(lib.bce_isa_supported(len(found)))
