@@ -1,7 +1,7 @@
 """The private names of torch that this package uses, each looked up once. Imports torch.
 
-Where a torch lacks one, values and gradients keep their bits, by a slower public way: see each name.
-tests/torch/test_private.py takes them away one after the other.
+If a torch lacks one, values and gradients keep their bits, by a slower public way: see each name.
+tests/torch/test_private.py removes them one after the other.
 """
 
 import functools
@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 
 def _find(name):
-    """What torch has by this name, or None."""
+    """torch's attribute of this name, or None."""
     try:
         return operator.attrgetter(name)(torch)
     except AttributeError:
@@ -37,19 +37,22 @@ _tracing = torch.jit.is_tracing
 
 
 def constant_when_compiled(function):
-    """What torch.compiler.assume_constant_result marks a function with. That imports the compiler, which takes a second, and
-    which torch 2.7 cannot do under torch.device("meta"). Absent: the compiler traces the function, or leaves it to eager."""
+    """Mark a function as torch.compiler.assume_constant_result does.
+
+    torch's decorator imports the compiler. That takes a second, and torch 2.7 cannot do it under torch.device("meta"). Absent:
+    the compiler traces the function or leaves it to eager mode.
+    """
     function._dynamo_marked_constant = True
     return function
 
 
 def transforming():
-    """Whether torch.func or forward-mode differentiation is at work."""
+    """Whether torch.func or forward-mode differentiation is active."""
     return _transforms_active() or _levels._current_level >= 0
 
 
 def intercepted():
-    """Whether anybody wants to see operators: these, a mode, or torch.jit.trace."""
+    """Whether operators must be visible: to torch.func, forward mode, a dispatch mode or torch.jit.trace."""
     return _transforms_active() or _levels._current_level >= 0 or _dispatch_modes() > 0 or _tracing()
 
 

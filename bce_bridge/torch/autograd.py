@@ -10,10 +10,10 @@ _INPUT_ALONE = (True, *[False] * 7)
 
 
 class EagerLoss(_private.Function):
-    """Loss and gradient in one pass, which keeps the gradient and, for the other derivatives, its operands.
+    """Loss and gradient in one pass. Keeps the gradient, and its operands for the other derivatives.
 
-    The gradient is no saved tensor: the first backward takes it away, so that it is nobody else's and may be changed and handed
-    out. Another backward of the same graph computes it again.
+    The gradient is not a saved tensor: the first backward takes it. That backward is its last user, so it may modify the
+    gradient and return it. Another backward of the same graph computes the gradient again.
     """
 
     @staticmethod
@@ -54,9 +54,9 @@ class EagerLoss(_private.Function):
 
 
 def _is_one(tensor):
-    """Whether all elements are known to be one 1, as they are after loss.backward() and loss.sum().backward().
+    """Whether all elements are known to be the same 1, as after loss.backward() and loss.sum().backward().
 
-    A device is not asked, since that would stall it.
+    Only CPU tensors are read, since reading from a device would stall it.
     """
     if not tensor.is_cpu:
         return False

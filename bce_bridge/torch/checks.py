@@ -1,4 +1,4 @@
-"""What is refused, in torch's words where torch refuses it too. Imports torch."""
+"""What the torch layer refuses, in torch's words where torch refuses it too. Imports torch."""
 
 import numbers
 
@@ -8,7 +8,7 @@ from bce_bridge.torch.evaluate import DTYPES
 
 
 def target_error(input, target):
-    """What a target of another shape than the input's is refused with, in torch's words."""
+    """The error for a target whose shape is not the input's, in torch's words."""
     return ValueError(f"Target size ({target.size()}) must be the same as input size ({input.size()})")
 
 
@@ -18,13 +18,13 @@ def check_target(input, target):
 
 
 def check_tensor(name, value):
-    """Raise TypeError for what is no tensor."""
+    """Raises TypeError if value is not a tensor."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}: use torch.as_tensor")
 
 
 def check_weights(input, **weights):
-    """Raise RuntimeError for one that does not broadcast to the input's shape; None is none."""
+    """Raises RuntimeError if a weight does not broadcast to the input's shape. A weight may be None."""
     for name, tensor in weights.items():
         if tensor is None:
             continue

@@ -1,4 +1,4 @@
-"""The derivatives of one element in formulae of torch's operations, and how a gradient is scaled. Imports torch."""
+"""Formulae for one element's derivatives in torch's operations, and how a gradient is scaled. Imports torch."""
 
 import math
 
@@ -7,14 +7,14 @@ from torch.nn import functional as F
 
 
 def times(a, b):
-    """a b, where an a of 0 silences an infinite b."""
+    """a b, where a = 0 silences an infinite b."""
     return a * torch.where((a == 0) & b.isinf(), 0.0, b)
 
 
 class Formulae:
-    """The derivatives of one element, in float64, from operations that torch can differentiate. Operands as in the operators.
+    """The derivatives of one element in float64, from operations that torch can differentiate. Operands as in the operators.
 
-    With k = 1 - label_smoothing, the smoothed target y k + (1 - k) / 2 in place of y, and all divided by n under "mean".
+    With k = 1 - label_smoothing, y k + (1 - k) / 2 takes the place of y. Under "mean" all are divided by n.
     """
 
     def __init__(self, input, target, weight, pos_weight, reduction, label_smoothing, batch):
@@ -39,7 +39,7 @@ class Formulae:
         return value / self.n
 
     def second(self, name, other):
-        """None where it is 0."""
+        """None if it is 0."""
         k, y, complement, w, p, plus, minus = self.k, self.y, self.complement, self.w, self.p, self.plus, self.minus
         match sorted((name, other)):
             case ["input", "input"]:
@@ -62,6 +62,9 @@ class Formulae:
 
 
 def scaled_first(dtype, incoming):
-    """Whether a gradient of this dtype is multiplied by a grad_output of dtype incoming before it is rounded: where it might
-    underflow though a GradScaler's grad_output would lift it, and where grad_output would itself be rounded to dtype."""
+    """Whether to multiply a gradient of this dtype by grad_output, of dtype incoming, before rounding.
+
+    Otherwise the gradient might underflow although a GradScaler's grad_output would lift it, or grad_output would itself be
+    rounded to dtype.
+    """
     return dtype is torch.float16 or (dtype is torch.bfloat16 and incoming.itemsize > 2)

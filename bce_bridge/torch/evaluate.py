@@ -13,7 +13,7 @@ _strided = torch.strided
 
 
 class _Scalars(dict):
-    """A 0-d tensor of each dtype, made when it is first asked for, which is never in a mode that would change it."""
+    """A 0-d tensor of each dtype. Made when first asked for, which never happens in a mode that would change it."""
 
     def __missing__(self, dtype):
         self[dtype] = tensor = torch.empty((), dtype=dtype, device="cpu")
@@ -24,8 +24,10 @@ _SCALARS = _Scalars()
 
 
 def readable(input, target, weight, pos_weight):
-    """Whether these are tensors in the CPU's memory and nothing more: no wrapper, layout or pending negation; and of DTYPES.
-    A weight may be None."""
+    """Whether the core can read these tensors: plain, strided, in the CPU's memory, of DTYPES, without a pending negation.
+
+    A weight may be None.
+    """
     if input is None or target is None:
         return False
     try:
@@ -46,7 +48,7 @@ def readable(input, target, weight, pos_weight):
 
 
 def has_memory(tensor):
-    """False for a tensor that stands for many, as grad_output does under torch.autograd.grad(is_grads_batched=True)."""
+    """False for a batched tensor, such as grad_output under torch.autograd.grad(is_grads_batched=True)."""
     try:
         tensor.data_ptr()
     except RuntimeError:
@@ -55,7 +57,7 @@ def has_memory(tensor):
 
 
 def describe(tensor):
-    """The tensor as the core wants it, None as None."""
+    """Describe a tensor for the core. None gives None."""
     if tensor is None:
         return None
     strides = [tensor.itemsize * stride for stride in tensor.stride()]
@@ -64,17 +66,19 @@ def describe(tensor):
 
 @functools.lru_cache(256)
 def _idle_calls(*description):
-    """The calls of the core, on tensors of this description, that no thread is making just now: to describe the tensors
-    again would take longer than the loss of a thousand elements."""
+    """Calls of the core on tensors of this description that no thread is making just now.
+
+    Describing the tensors again would take longer than the loss of a thousand elements.
+    """
     return []
 
 
 def evaluate(input, target, weight, pos_weight, reduction, label_smoothing, names, *results, count=0):
-    """Have the core compute the results of these names in bce_results into these tensors, all on the CPU and of DTYPES.
+    """Have the core compute the named results of bce_results into these tensors, all on the CPU and of DTYPES.
 
-    Those of more than 0 dimensions are as torch.empty_like makes them: of the target for loss and d_targets, else of the input;
-    but for the first, they have its dtype too. Under "mean" derivatives are divided by count, or without one by the number of
-    elements. Raises RuntimeError for a weight that does not broadcast.
+    Results of more than 0 dimensions are as torch.empty_like makes them: of the target for loss and d_targets, else of the
+    input. All but the first also have that tensor's dtype. Under "mean" derivatives are divided by count, or by the number of
+    elements if count is 0. Raises RuntimeError for a weight that does not broadcast.
     """
     idle = _idle_calls(
         reduction,
@@ -131,14 +135,14 @@ def triton_loss_and_gradient(input, target, weight, pos_weight, reduction, label
 
 
 def triton_gradient(input, target, weight, pos_weight, reduction, label_smoothing, count):
-    """The gradient of CUDA tensors; under "mean" divided by count, or without one by the number of elements."""
+    """The gradient of CUDA tensors. Under "mean" it is divided by count, or by the number of elements if count is 0."""
     from bce_bridge.torch import triton_kernel
 
     return triton_kernel.gradient(*_for_triton(input, target, weight, pos_weight), reduction, label_smoothing, count)
 
 
 def triton_partial_sums(input, target, weight, pos_weight, label_smoothing):
-    """Fields of bce_partial, list after list, whose sums together are that of the losses of CUDA tensors."""
+    """Lists of bce_partial's fields whose sum is the exact sum of the losses of CUDA tensors."""
     from bce_bridge.torch import triton_kernel
 
     return triton_kernel.partial_sums(*_for_triton(input, target, weight, pos_weight), label_smoothing)
@@ -150,5 +154,5 @@ def _for_triton(input, *others):
 
 
 def loss_and_gradient(input, *arguments):
-    """(the loss, the gradient in the logits or None) by what serves the device."""
+    """(the loss, the gradient in the logits or None), by the core or the Triton kernel."""
     return (triton_loss_and_gradient if input.is_cuda else core_loss_and_gradient)(input, *arguments)

@@ -4,12 +4,13 @@
     bce_bridge::loss_and_gradient    the loss and its gradient in the logits, in one pass
     bce_bridge::derivative           for each element, the derivative in its input, target, weight or pos_weight
 
-are what torch.compile, torch.export, torch.func, forward-mode differentiation, fake and meta tensors see. Values and first
-derivatives are the core's. Second derivatives are float64 formulae of torch's operations, and so differentiable themselves.
+torch.compile, torch.export, torch.func, forward-mode differentiation, fake and meta tensors see these operators. Values and
+first derivatives are the core's. Second derivatives are float64 formulae in torch's operations, which torch can differentiate
+again.
 
-Arguments of all: the operands and label_smoothing as in functional.py, reduction without its deprecated names, dtype of the
-loss, name of an operand, and batch, the number of leading dimensions that torch.func.vmap has added: each of their elements
-is a loss of its own.
+Arguments of all: operands and label_smoothing as in functional.py; reduction without its deprecated names; the loss's dtype;
+the name of an operand; and batch, the number of leading dimensions that torch.func.vmap has added. Each of their elements is a
+loss of its own.
 """
 
 import contextlib
@@ -35,7 +36,7 @@ def _loss_and_gradient(input, target, *arguments):
 
 
 def _empty_derivative(input, target, name):
-    """Of the dtype of what it is a derivative in; float64 where it is still to be summed over broadcast dimensions."""
+    """Of the dtype of its operand; float64 if it is still to be summed over broadcast dimensions."""
     if name == "target":
         return torch.empty_like(target)
     return torch.empty_like(input, dtype=input.dtype if name == "input" else torch.float64)
@@ -52,7 +53,7 @@ def _reduced(losses, batch, reduction, dtype):
 
 
 def _moved_to_front(size, in_dims, operands):
-    """The operands with the dimension of a vmap in front, those that broadcast with as many dimensions as the input."""
+    """The operands with the vmap's dimension in front. Those that broadcast get as many dimensions as the input."""
     ndim = operands[0].dim() + (in_dims[0] is None)
     moved = []
     for tensor, dim in zip(operands, in_dims):
@@ -68,11 +69,11 @@ _OPERANDS = "Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight"
 
 
 def _register(function):
-    """Make an operator of a Function that has its schema, its kernel for any device (compute) and for fake tensors.
+    """Make an operator of a Function, which has its schema, its kernel for any device (compute) and that for fake tensors.
 
-    Its autograd kernel is the Function's, and as those of torch's own operators it serves one level of torch.func at a time:
-    the operator that its forward calls is in the next one, in the grad mode that the caller had set. The kernels that
-    torch.library.register_autograd makes cannot do so: with them, Function.apply has to come before the operator.
+    The Function is also its autograd kernel. Like those of torch's own operators it handles one level of torch.func at a time:
+    the operator that its forward calls runs at the next level, in the caller's grad mode. The kernels of
+    torch.library.register_autograd cannot do so: with them, Function.apply must come before the operator.
     """
     short = function.schema.partition("(")[0]
     name = f"bce_bridge::{short}"
@@ -109,8 +110,11 @@ def _register(function):
 
 
 def _forward_mode(jvp):
-    """Decorator of a jvp, which is given the saved operands first, without the tangents of this level (0 at every level of
-    torch.func); forward-mode differentiation is on, so that the levels around its own see more than a constant."""
+    """Decorator that gives a jvp the saved operands first, without the tangents of its own level.
+
+    That level is numbered 0 at every level of torch.func. Forward-mode differentiation is on: else the outer levels would see a
+    constant.
+    """
     if not _private.forward_mode:
         return torch.autograd.Function.jvp  # raises an error
 
@@ -263,7 +267,7 @@ class Derivative(_private.Function):
 
 
 def gradients(operands, needed, grad_output, reduction, label_smoothing, batch=0):
-    """The gradients in those operands for which it is needed, differentiable again; None for the others."""
+    """The gradients in those operands that need one, differentiable again; None for the others."""
     input, target, weight, pos_weight = operands
     options = reduction, label_smoothing, batch
     scale = grad_output
@@ -288,9 +292,9 @@ loss, loss_and_gradient, derivative = map(_register, (Loss, LossAndGradient, Der
 
 
 def _decompose(input, target, weight, pos_weight, reduction, label_smoothing, dtype, batch=0):
-    """(the loss, its gradient in the input) in elementary operations, all of which ONNX has for float64.
+    """(the loss, its gradient in the input) in elementary operations that ONNX has for float64.
 
-    With t = e^-|x|, log(1 + t) is t - t^2 / 2 where 1 + t would lose t: either way the relative error is below 2^-34.
+    With t = e^-|x|, log(1 + t) is t - t^2 / 2 where 1 + t would lose t. Either way the relative error is below 2^-34.
     """
     formulae = Formulae(input, target, weight, pos_weight, reduction, label_smoothing, batch)
     x = input.double()
