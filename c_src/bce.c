@@ -286,7 +286,7 @@ static void choose_formulae(bce_plan *plan, const bce_call *call, bool partial)
         plan->tails |= plan->present[k] && (wide || is_floating(call->operands[k]->dtype));
 
     /* A quick sum may need a second pass, so quick is off when a result overwrites an operand. */
-    plan->quick = !wide && !plan->present[BCE_WEIGHT] && plan->label_smoothing == 0.0;
+    plan->quick = !wide && !plan->present[BCE_WEIGHT];
     for (int k = 0; k < BCE_RESULTS; k++) {
         if (call->results[k] == NULL)
             continue;

@@ -25,7 +25,7 @@ def in_own_process(test):
     @functools.wraps(test)
     def run():
         path = Path(test.__code__.co_filename)
-        find = f"import sys; sys.path.insert(0, {str(path.parent)!r})"
+        find = f"import sys; sys.path[:0] = {[str(path.parent), str(Path(__file__).parent)]!r}"
         run_python(f"{find}; import {path.stem} as module; module.{test.__name__}.__wrapped__()")
 
     return run

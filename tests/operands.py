@@ -1,8 +1,10 @@
 """Random operands for tests of the core and of what must have its bits: of any dtype, size and place in memory."""
 
+import contextlib
+
 import numpy as np
 
-from bce_bridge import _abi
+from bce_bridge import _abi, core
 
 FLOATING = ("float64", "float32", "float16", "bfloat16")
 WEIGHTS = ("none", "scalar", "row", "column", "full")
@@ -78,3 +80,16 @@ def problem(rng, dtype, shape, weight=None, pos_weight=None):
     dtypes = [dtype if rng.random() < 0.5 else rng.choice(FLOATING if rng.random() < 0.7 else integers) for _ in others]
     others = [None if a is None else Operand.of(np.abs(a) if d == "uint8" else a, d) for a, d in zip(others, map(str, dtypes))]
     return [Operand.of(hostile(rng, shape), dtype), *others], float(rng.choice([0, 0, 0.1]))
+
+
+@contextlib.contextmanager
+def chosen(isa=None, threads=None):
+    """The instruction set and the number of threads in use meanwhile."""
+    before = core.build_info()
+    try:
+        _abi.call(_abi.lib.bce_set_isa, (isa or before["isa"]).encode())
+        core.set_num_threads(threads or before["num_threads"])
+        yield
+    finally:
+        _abi.call(_abi.lib.bce_set_isa, before["isa"].encode())
+        core.set_num_threads(before["num_threads"])

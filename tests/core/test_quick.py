@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mpmath import mp
+from operands import chosen
 
 from bce_bridge import binary_cross_entropy_with_logits, core
 from bce_bridge.conformance import compare
@@ -158,6 +159,42 @@ def test_narrow_results_are_rounded_once(dtype, logits_dtype):
     losses, _ = core.loss_and_grad(logits, targets, reduction="none", out=got)
     wanted, _ = core.loss_and_grad(logits, targets, 1.0, reduction="none", out=expected)
     assert losses.dtype == dtype and np.array_equal(losses, wanted) and np.array_equal(got, expected)
+
+
+# Catches: a gradient at a soft or smoothed target whose cancelling terms are trusted too far, a smoothed target that is rounded
+# before it is taken from 1, a target outside [0, 1] that goes the quick way. A result that overwrites an operand sends a call
+# to the other formulae.
+@pytest.mark.parametrize("isa", core.build_info()["isas_supported"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 1e-12, 0.1, 1.0])
+def test_soft_targets_have_the_bits_of_the_other_formulae(label_smoothing, isa):
+    rng = np.random.default_rng(10)
+    n = 1 << 18
+    with chosen(isa, 1):
+        for spread in (1e-6, 1.0, 10.0, 40.0):
+            logits = (rng.standard_normal(n) * spread).astype(np.float32)
+            near = 1 / (1 + np.exp(-logits.astype(np.float64)))  # where the gradient is next to 0
+            kinds = [rng.random(n), near, logits > 0, rng.choice([0.0, 1.0, 2.0**-30], n)]
+            targets = np.choose(rng.integers(0, 4, n), kinds).astype(np.float32)
+            for outside in (False, True):
+                if outside:
+                    targets[::512] = rng.choice([-0.5, 1.5, np.nan], n // 512)
+                for options in ({"reduction": "mean"}, {"reduction": "sum"}):
+                    options["label_smoothing"] = label_smoothing
+                    gradient, other = np.empty_like(logits), logits.copy()
+                    loss, _ = core.loss_and_grad(logits, targets, out=gradient, **options)
+                    wanted, _ = core.loss_and_grad(other, targets, out=other, **options)
+                    assert np.array_equal([loss, core.loss(logits, targets, **options)], [wanted, wanted], equal_nan=True)
+                    assert np.array_equal(gradient, other, equal_nan=True)
+
+
+# Catches: targets outside [0, 1] taken by formulae whose error is judged by a sum that has no negative terms. The loss is next
+# to 0 at y = softplus(x) / x.
+def test_losses_that_cancel_are_not_taken_quickly():
+    rng = np.random.default_rng(11)
+    for x in rng.uniform(0.5, 5, 1000).astype(np.float32):
+        logits = np.full(32, x)
+        targets = np.full(32, np.logaddexp(0, float(x)) / float(x), np.float32)
+        assert core.loss(logits, targets, reduction="sum") == core.Accumulator().update(logits, targets).sum(np.float32)
 
 
 # Catches: a total that takes quick and other blocks together wrongly, or loses one.

@@ -1,6 +1,5 @@
 """The same bits whatever computes them: instruction sets, threads, parts, memory layouts, languages. NaN is NaN."""
 
-import contextlib
 import functools
 import hashlib
 import itertools
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embedded_r import run_python
-from operands import FLOATING, WEIGHTS, Operand, hostile, move, problem, storage, weights
+from operands import FLOATING, WEIGHTS, Operand, chosen, hostile, move, problem, storage, weights
 
 from bce_bridge import _abi, core
 
@@ -20,19 +19,6 @@ RESULTS = ("loss", "gradient", "curvature", "d_targets", "d_weight", "d_pos_weig
 # Every remainder of a vector, of a block of the core (256), and of what two or three blocks are; up to 4,100.
 LENGTHS = [*range(70), 100, 127, 128, 129, 191, 255, 256, 257, 300, 383, 511, 512, 513, 700, 767, 769, 1000, 1023, 1024]
 LENGTHS += [1025, 1500, 2047, 2049, 3000, 3333, 4093, 4095, 4096, 4097, 4100]
-
-
-@contextlib.contextmanager
-def chosen(isa=None, threads=None):
-    """The instruction set and the number of threads in use meanwhile."""
-    before = core.build_info()
-    try:
-        _abi.call(_abi.lib.bce_set_isa, (isa or before["isa"]).encode())
-        core.set_num_threads(threads or before["num_threads"])
-        yield
-    finally:
-        _abi.call(_abi.lib.bce_set_isa, before["isa"].encode())
-        core.set_num_threads(before["num_threads"])
 
 
 def compute(operands, smoothing, reduction="none", like=None):
