@@ -16,7 +16,10 @@ nnf_binary_cross_entropy_with_logits <- function(input, target, weight = NULL, r
 }
 
 bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE,
-                            na.action = na.fail, label_smoothing = 0) {
+                            na.action = na.fail, label_smoothing = 0, dtype = "float64") {
+  if (!identical(dtype, "float64")) {
+    abort(sys.call(), "dtype is ", deparse(dtype, nlines = 1), ", wants \"float64\": or use the package bcebridge")
+  }
   if (!isTRUE(gradient) && !isFALSE(gradient)) {
     abort(sys.call(), "gradient is ", deparse(gradient, nlines = 1), ", wants TRUE or FALSE")
   }

@@ -19,7 +19,7 @@ def install(device=None):
         nnf_binary_cross_entropy_with_logits(input, target, weight = NULL, reduction = c("mean", "sum", "none"),
                                              pos_weight = NULL)
         bce_with_logits(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE,
-                        na.action = na.fail, label_smoothing = 0)
+                        na.action = na.fail, label_smoothing = 0, dtype = "float64")
 
     Parameters
     ----------
