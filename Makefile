@@ -12,7 +12,7 @@
 # make sanitize      the C core's tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer
 # make fuzz          any headers at all through the C core for FUZZ_SECONDS=60 (needs clang)
 # make mutants       change the C core in MUTANTS=100 ways, one at a time, and see whether a test fails; writes docs/mutants.txt
-#                    (some ten minutes; needs GNU MPFR)
+#                    (some ten minutes)
 # make verify-bits   compare the core's bits over compilers, options and instruction sets (needs clang)
 # make verify-pairs  the CUDA fast path in C, for all 2^32 logits (some minutes); writes docs/pairs.txt
 # make verify-neon   the same on AArch64 under qemu, with the core's tests (needs a cross compiler)

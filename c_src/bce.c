@@ -285,8 +285,11 @@ static void choose_formulae(bce_plan *plan, const bce_call *call, bool partial)
     for (int k = BCE_WEIGHT; k <= BCE_POS_WEIGHT; k++)
         plan->tails |= plan->present[k] && (wide || is_floating(call->operands[k]->dtype));
 
+    plan->soft = !plan->present[BCE_POS_WEIGHT] && !plan->wanted[BCE_LOSS] &&
+                 (!plan->wanted[BCE_GRADIENT] || call->results[BCE_GRADIENT]->dtype == BCE_FLOAT32);
+
     /* A quick sum may need a second pass, so quick is off when a result overwrites an operand. */
-    plan->quick = !wide && !plan->present[BCE_WEIGHT];
+    plan->quick = !wide && !plan->present[BCE_WEIGHT] && (plan->soft || plan->label_smoothing == 0.0);
     for (int k = 0; k < BCE_RESULTS; k++) {
         if (call->results[k] == NULL)
             continue;

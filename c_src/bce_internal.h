@@ -61,6 +61,7 @@ typedef struct {
     double label_smoothing;
     double divisor;              /* of the derivatives */
     bool quick;                  /* only loss and gradient, rounded to float32 or narrower: see choose_formulae */
+    bool soft;                   /* quick serves targets between 0 and 1 too: unweighted sums of losses, float32 gradients */
     bce_format formats[BCE_RESULTS];  /* for the quick formulae */
     int (*interrupted)(void *);
     void *interrupted_argument;

@@ -396,12 +396,8 @@ BCE_INLINE bce_floats bce_floats_max(bce_floats a, bce_floats b)
 
 BCE_INLINE bce_floats bce_floats_or(bce_floats a, bce_floats b)
 {
-    uint64_t bits, other;
-    memcpy(&bits, &a, sizeof bits);
-    memcpy(&other, &b, sizeof other);
-    bits |= other;
-    memcpy(&a, &bits, sizeof a);
-    return a;
+    typedef int32_t bits __attribute__((vector_size(8)));
+    return (bce_floats)((bits)a | (bits)b);
 }
 
 BCE_INLINE bce_floats bce_floats_multiply_by_sign(bce_floats a, bce_floats x)

@@ -151,8 +151,3 @@ def triton_partial_sums(input, target, weight, pos_weight, label_smoothing):
 def _for_triton(input, *others):
     # A 0-d weight may be on the CPU. A view of an imaginary part may be lazily negated.
     return [None if tensor is None else tensor.to(input.device).resolve_neg() for tensor in (input, *others)]
-
-
-def loss_and_gradient(input, *arguments):
-    """(the loss, the gradient in the logits or None), by the core or the Triton kernel."""
-    return (triton_loss_and_gradient if input.is_cuda else core_loss_and_gradient)(input, *arguments)

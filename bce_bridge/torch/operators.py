@@ -32,7 +32,8 @@ _RESULTS = {"input": "gradient", "target": "d_targets", "weight": "d_weight", "p
 
 def _loss_and_gradient(input, target, *arguments):
     checks.check_target(input, target)
-    return evaluate.loss_and_gradient(input, target, *arguments)
+    compute = evaluate.triton_loss_and_gradient if input.is_cuda else evaluate.core_loss_and_gradient
+    return compute(input, target, *arguments)
 
 
 def _empty_derivative(input, target, name):

@@ -65,8 +65,8 @@ void test_instruction_sets(void)
     restore_defaults();
 }
 
-/* Hard labels, now and then a soft one or a logit beyond the formulae among them, with and without the quick formulae (a partial
-   sum rules them out): the same bits, on each instruction set. */
+/* Hard labels, now and then a soft one or a logit beyond the formulae among them, with and without the quick formulae (a
+   partial sum rules them out): the same bits, on each instruction set. */
 void test_quick(void)
 {
     enum { N = 2 * 256 + 77 };
