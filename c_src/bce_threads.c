@@ -16,19 +16,57 @@
 #include "bce_internal.h"
 
 #if defined(_WIN32)
-#define BCE_NO_THREADS  /* POSIX threads only: one thread on Windows */
+
+/* POSIX threads only: on Windows the calling thread computes all shares. */
+typedef struct {
+    char unused;
+} thread;
+
+static bool spawn(thread *t, void *(*function)(void *), void *argument)
+{
+    (void)t, (void)function, (void)argument;
+    return false;
+}
+
+static void join(thread t)
+{
+    (void)t;
+}
+
+static long processors(void)
+{
+    return 1;
+}
+
 #else
+
 #include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
-#endif
 
-/* A thread costs some 40 microseconds, about what this many elements take. */
-#define ELEMENTS_PER_THREAD ((int64_t)1 << 17)
-/* Shares start at multiples of this: whole blocks, and whole cache lines of every type. */
-#define SEGMENT ((int64_t)1 << 12)
+typedef pthread_t thread;
 
-static atomic_int thread_limit = 0;
+/* Returns false if the system gives no thread.
+
+   The thread blocks signals: their handlers may rely on running in the caller's threads. But a fault (SIGBUS, say, where a mapped
+   file was cut short) goes to the thread whose instruction caused it: blocked, it would kill the process and call no handler. */
+static bool spawn(thread *t, void *(*function)(void *), void *argument)
+{
+    const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    sigset_t asynchronous, before;
+    sigfillset(&asynchronous);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        sigdelset(&asynchronous, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &asynchronous, &before);
+    bool spawned = pthread_create(t, NULL, function, argument) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return spawned;
+}
+
+static void join(thread t)
+{
+    pthread_join(t, NULL);
+}
 
 /* The processors open to this process, where the system tells. */
 static long processors(void)
@@ -38,12 +76,17 @@ static long processors(void)
     if (sched_getaffinity(0, sizeof set, &set) == 0)
         return CPU_COUNT(&set);
 #endif
-#if !defined(BCE_NO_THREADS) && defined(_SC_NPROCESSORS_ONLN)
     return sysconf(_SC_NPROCESSORS_ONLN);
-#else
-    return 1;
-#endif
 }
+
+#endif
+
+/* Creating and joining a thread takes 10 to 40 microseconds. This many elements take some 100. */
+#define ELEMENTS_PER_THREAD ((int64_t)1 << 17)
+/* Shares start at multiples of this: whole blocks, and whole cache lines of every type. */
+#define SEGMENT ((int64_t)1 << 12)
+
+static atomic_int thread_limit = 0;
 
 void bce_set_num_threads(int n)
 {
@@ -76,10 +119,8 @@ typedef struct {
     bool asks;  /* whether the calling thread runs it: that thread polls */
     int64_t begin, end;
     bce_sum sum;
-#if !defined(BCE_NO_THREADS)
-    pthread_t thread;
+    thread thread;
     bool spawned;
-#endif
 } work;
 
 static void *do_work(void *argument)
@@ -97,33 +138,17 @@ static void *do_work(void *argument)
 
 bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
 {
-    atomic_bool stop = false;
-    work alone, *works = NULL;
-#if defined(BCE_NO_THREADS)
-    int threads = 1;
-#else
+    int64_t segments = (plan->count + SEGMENT - 1) / SEGMENT;
     int64_t worth = plan->count / ELEMENTS_PER_THREAD;
     int threads = bce_get_num_threads();
     threads = worth < threads ? (int)worth : threads;
-    works = threads > 1 ? malloc((size_t)threads * sizeof *works) : NULL;
-#endif
+    atomic_bool stop = false;
+    work alone, *works = threads > 1 ? malloc((size_t)threads * sizeof *works) : NULL;
     if (works == NULL) {
         /* One thread is enough, or malloc failed. */
         works = &alone;
         threads = 1;
     }
-#if !defined(BCE_NO_THREADS)
-    /* Block signals: their handlers may rely on running in the caller's threads. But a fault (SIGBUS, say, where a mapped file
-       was cut short) goes to the thread whose instruction caused it: blocked, it would kill the process and call no handler. */
-    sigset_t asynchronous, before;
-    sigfillset(&asynchronous);
-    const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
-    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
-        sigdelset(&asynchronous, faults[i]);
-    if (threads > 1)
-        pthread_sigmask(SIG_SETMASK, &asynchronous, &before);
-#endif
-    int64_t segments = (plan->count + SEGMENT - 1) / SEGMENT;
     for (int i = 0; i < threads; i++) {
         work *w = &works[i];
         w->run = run;
@@ -132,28 +157,17 @@ bool bce_run_on_threads(bce_run *run, const bce_plan *plan, bce_sum *sum)
         w->begin = segments * i / threads * SEGMENT;
         w->end = i + 1 < threads ? segments * (i + 1) / threads * SEGMENT : plan->count;
         w->asks = false;
-        /* The calling thread takes the last share, and any share whose thread could not be created. */
-#if !defined(BCE_NO_THREADS)
-        w->spawned = i + 1 < threads && pthread_create(&w->thread, NULL, do_work, w) == 0;
-#endif
+        w->spawned = i + 1 < threads && spawn(&w->thread, do_work, w);
     }
-#if !defined(BCE_NO_THREADS)
-    if (threads > 1)
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-#endif
-    for (int i = threads - 1; i >= 0; i--) {
-#if !defined(BCE_NO_THREADS)
-        if (works[i].spawned)
-            continue;
-#endif
-        works[i].asks = true;
-        do_work(&works[i]);
-    }
+    /* The calling thread takes the last share, and any share whose thread could not be created. */
+    for (int i = threads - 1; i >= 0; i--)
+        if (!works[i].spawned) {
+            works[i].asks = true;
+            do_work(&works[i]);
+        }
     for (int i = 0; i < threads; i++) {
-#if !defined(BCE_NO_THREADS)
         if (works[i].spawned)
-            pthread_join(works[i].thread, NULL);
-#endif
+            join(works[i].thread);
         if (i == 0) {
             *sum = works[i].sum;
         } else {
