@@ -5,6 +5,7 @@
    The pairs hi + lo and their operations are those of T. J. Dekker, "A floating-point technique for extending the available
    precision", Numer. Math. 18, 1971, with fma for the products; the error of each is a few 2^-104. */
 
+#include "bce_constants.h"
 #include "bce_internal.h"
 
 #include "bce_contract.h"
@@ -61,7 +62,7 @@ static pair times_power_of_2(pair a, double power)
    (1 + s)^2 = 1 + (2 s + s^2). Nine terms of the series leave 2^-120; the squarings multiply the error by 2^10. */
 static pair exp_minus(double a, int *k)
 {
-    const double ln2[3] = {0x1.62e42fefa39efp-1, 0x1.abc9e3b39803fp-56, 0x1.7b57a079a1934p-111};
+    const double ln2[3] = {BCE_LN2_HIGH, BCE_LN2_LOW, BCE_LN2_LOWEST};
     double n = floor(0.5 - a / ln2[0]);
     pair product = {-n * ln2[1], fma(-n, ln2[1], n * ln2[1])};
     pair r = add(of(fma(-n, ln2[0], -a)), add(product, of(-n * ln2[2])));

@@ -21,6 +21,7 @@ static inline void bce_reference(double x, double y, double w, double p, double 
 
 #endif
 
+#include "bce_constants.h"
 #include "bce_polynomials.inc"
 
 /* e^-a underflows to 0 from here on: e^-746 < 2^-1076. */

@@ -7,8 +7,8 @@ sanitizers of `make sanitize`; if not, if one of the Python tests in SUITES fail
 Mutants that do not compile, and those whose machine code is the core's own, are passed over. So are those that
 tools/equivalent_mutants.txt lists, which no test can tell from the core, each with its reason: they are counted only.
 
-Not mutated are bce_polynomials.inc, which tests/docs/test_repository.py compares with the program that writes it, and the
-vectors of bce_simd.h, each of which the others check.
+Not mutated are bce_constants.h and bce_polynomials.inc, which tests/docs/test_repository.py compares with the program that
+writes them, and the vectors of bce_simd.h, each of which the others check.
 """
 
 import collections

@@ -119,21 +119,6 @@ def from_bits(bits):
     return struct.unpack("d", struct.pack("q", bits))[0]
 
 
-# Catches coefficients that were changed in one place only.
-def test_coefficients_are_the_cores():
-    from bce_bridge.torch.triton_kernel import float64
-
-    header = (ROOT / "c_src/bce_polynomials.inc").read_text()
-    for name in ("LN2_HIGH", "LN2_LOW", "LOG2_E"):
-        assert f"#define BCE_{name} {from_bits(getattr(float64, name).value).hex()}\n" in header
-    for name in ("exp", "log1p"):
-        body = header.split(f"bce_vec bce_{name}_polynomial(")[1].split("return")[0]
-        coefficients = [float.fromhex(number) for number in re.findall(r"-?0x[0-9a-f.]+p[+-]\d+", body)]
-        # The header has the highest coefficient first.
-        bits = getattr(float64, f"{name.upper()}_POLYNOMIAL").value
-        assert [from_bits(number) for number in bits] == coefficients[::-1]
-
-
 # Catches a wrong formula, alignment of weights, reduction or rounding.
 @both_paths
 @interpreted

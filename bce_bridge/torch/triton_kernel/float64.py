@@ -12,6 +12,8 @@ import struct
 import triton
 import triton.language as tl
 
+from bce_bridge.torch.triton_kernel import constants
+
 
 def bits_of(*numbers):
     """The bits of these float64, for _constant; a tuple if there are several."""
@@ -19,29 +21,16 @@ def bits_of(*numbers):
     return tl.constexpr(bits if len(bits) > 1 else bits[0])
 
 
-def _hex(text):
-    return map(float.fromhex, text.split())
+def _bits_of_hex(*texts):
+    return bits_of(*map(float.fromhex, texts))
 
 
-# Those of c_src/bce_polynomials.inc, the lowest coefficient first.
-LN2_HIGH = bits_of(float.fromhex("0x1.62e42fefa39efp-1"))
-LN2_LOW = bits_of(float.fromhex("0x1.abc9e3b39803fp-56"))
-LOG2_E = bits_of(float.fromhex("0x1.71547652b82fep+0"))
-EXP_POLYNOMIAL = bits_of(
-    *_hex("""
-    0x1.000000000000ap-1 0x1.5555555555500p-3 0x1.55555555506b5p-5 0x1.1111111126354p-7 0x1.6c16c18478b2fp-10
-    0x1.a01a01328c2c5p-13 0x1.a019995b0f5a1p-16 0x1.71df1336ba67fp-19 0x1.28adffa03fbf3p-22 0x1.ad9bc7c69d61ep-26
-    """)
-)
-LOG1P_POLYNOMIAL = bits_of(
-    *_hex("""
-    -0x1.0000000000006p-1 0x1.5555555555700p-2 -0x1.ffffffffffd11p-3 0x1.9999999964195p-3 -0x1.555555547842fp-3
-    0x1.24924936f8132p-3 -0x1.00000076a4982p-3 0x1.c71c6c7db8dbep-4 -0x1.9999666820af7p-4 0x1.745d4854c9f95p-4
-    -0x1.555acaace03a2p-4 0x1.3b1bd424acec2p-4 -0x1.244c8f02784dap-4 0x1.10143015451ddp-4 -0x1.00b35297d5410p-4
-    0x1.f5004ea6e8205p-5 -0x1.e6b9038885a31p-5 0x1.92c3392571069p-5 -0x1.c3559df044e6ap-6 0x1.e0253c9e09182p-8
-    """)
-)
-LN2_LOWEST = bits_of(float.fromhex("0x1.7b57a079a1934p-111"))  # ln(2) - LN2_HIGH - LN2_LOW
+LN2_HIGH = _bits_of_hex(constants.LN2_HIGH)
+LN2_LOW = _bits_of_hex(constants.LN2_LOW)
+LN2_LOWEST = _bits_of_hex(constants.LN2_LOWEST)
+LOG2_E = _bits_of_hex(constants.LOG2_E)
+EXP_POLYNOMIAL = _bits_of_hex(*constants.EXP_POLYNOMIAL)
+LOG1P_POLYNOMIAL = _bits_of_hex(*constants.LOG1P_POLYNOMIAL)
 TO_INTEGER = bits_of(1.5 * 2**52 + (1023 + 54))
 SMALLEST = bits_of(2.0**-1000)
 TAIL = tl.constexpr(700.0)
