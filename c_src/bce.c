@@ -12,9 +12,6 @@ static const char *const result_names[BCE_RESULTS] = {"loss",      "gradient", "
 static const char *const dtype_names[] = {"float64", "float32", "float16", "bfloat16", "int64",
                                           "int32",   "int16",   "int8",    "uint8",    "bool"};
 
-/* By bce_dtype. */
-static const bce_format formats[] = {{0, 0x1p-1022}, {29, 0x1p-126}, {42, 0x1p-14}, {45, 0x1p-126}};
-
 bce_status bce_fail(char *message, bce_status status, const char *format, ...)
 {
     if (message != NULL) {
@@ -285,16 +282,14 @@ static void choose_formulae(bce_plan *plan, const bce_call *call, bool partial)
     for (int k = BCE_WEIGHT; k <= BCE_POS_WEIGHT; k++)
         plan->tails |= plan->present[k] && (wide || is_floating(call->operands[k]->dtype));
 
-    plan->soft = !plan->present[BCE_POS_WEIGHT] && !plan->wanted[BCE_LOSS] &&
-                 (!plan->wanted[BCE_GRADIENT] || call->results[BCE_GRADIENT]->dtype == BCE_FLOAT32);
-
     /* A quick sum may need a second pass, so quick is off when a result overwrites an operand. */
-    plan->quick = !wide && !plan->present[BCE_WEIGHT] && (plan->soft || plan->label_smoothing == 0.0);
+    plan->quick = !wide;
+    for (int k = BCE_LOGITS; k <= BCE_TARGETS; k++)
+        plan->quick &= call->operands[k]->dtype != BCE_FLOAT64;
     for (int k = 0; k < BCE_RESULTS; k++) {
         if (call->results[k] == NULL)
             continue;
         plan->quick &= k <= BCE_GRADIENT;
-        plan->formats[k] = formats[call->results[k]->dtype];
         for (int o = 0; o < BCE_OPERANDS; o++)
             plan->quick &= call->operands[o] == NULL || call->operands[o]->data != call->results[k]->data;
     }

@@ -42,12 +42,6 @@ typedef struct {
 /* The sigmoids needed, and their accuracy. Narrow: sigma(-|x|) only, for a gradient rounded to float32 or narrower. */
 typedef enum { BCE_SIGMOIDS_NONE, BCE_SIGMOIDS_NARROW, BCE_SIGMOIDS_WIDE } bce_sigmoids_kind;
 
-/* A floating type: how many bits its significand is shorter than float64's, and its least normal number. */
-typedef struct {
-    int dropped;
-    double least_normal;
-} bce_format;
-
 typedef struct {
     int64_t count;               /* of elements */
     bool present[BCE_OPERANDS];
@@ -61,8 +55,6 @@ typedef struct {
     double label_smoothing;
     double divisor;              /* of the derivatives */
     bool quick;                  /* only loss and gradient, rounded to float32 or narrower: see choose_formulae */
-    bool soft;                   /* quick serves targets between 0 and 1 too: unweighted sums of losses, float32 gradients */
-    bce_format formats[BCE_RESULTS];  /* for the quick formulae */
     int (*interrupted)(void *);
     void *interrupted_argument;
 } bce_plan;
@@ -73,7 +65,8 @@ typedef struct {
     double quick;
 } bce_sum;
 
-/* The quick error: a bound on the relative error of the quick formulae and of their sums. */
+/* Bounds on the relative error of the quick formulae: of softplus(-|x|) and of sigma, and of their sums. */
+#define BCE_QUICK_TERM_ERROR 0x1p-42
 #define BCE_QUICK_ERROR 0x1p-41
 
 /* Evaluate the elements begin <= i < end and add their losses to the sum. */

@@ -103,21 +103,13 @@ typedef struct {
     bce_vec negative, positive;
 } bce_coefficients;
 
-/* Which weights there are. A plain one is known to be finite and nonzero: it silences nothing and cannot be silenced. */
-typedef enum { BCE_NO_WEIGHT, BCE_PLAIN_WEIGHT, BCE_ANY_WEIGHT } bce_weight_kind;
-
 /* complement is 1 - y. */
-BCE_INLINE bce_coefficients bce_coefficients_of(bce_vec y, bce_vec complement, bce_vec w, bce_vec p, bool weight,
-                                                bce_weight_kind pos_weight)
+BCE_INLINE bce_coefficients bce_coefficients_of(bce_vec y, bce_vec complement, bce_vec w, bce_vec p, bool weighted)
 {
     bce_coefficients c = {complement, y};
-    if (pos_weight == BCE_PLAIN_WEIGHT)
-        c.positive = p * y;
-    else if (pos_weight == BCE_ANY_WEIGHT)
-        c.positive = bce_silent_product(p, y);
-    if (weight) {
-        c.negative = bce_silent_product(w, c.negative);
-        c.positive = bce_silent_product(w, c.positive);
+    if (weighted) {
+        c.negative = bce_silent_product(w, complement);
+        c.positive = bce_silent_product(w, bce_silent_product(p, y));
     }
     return c;
 }
@@ -165,8 +157,8 @@ BCE_INLINE bce_vec bce_d_pos_weight(bce_vec x, bce_vec log1p, bce_vec y, bce_vec
     return bce_silent_product(bce_silent_product(w, y), reach + log1p);
 }
 
-/* The quick formulae: loss and gradient at the labels 0 and 1, in half the operations. They serve results rounded to float32 or
-   narrower, wherever an error of BCE_QUICK_ERROR cannot flip the rounding.
+/* The quick formulae: softplus and sigma in half the operations. They serve results rounded to float32 or narrower, wherever
+   their error cannot flip the rounding.
 
    At y = 0 they are softplus(z) and sigma(z) for z = x, at y = 1 softplus(z) and -sigma(z) for z = -x. With t = e^-|z|,
        softplus(z) = max(z, 0) + 2 atanh(s), s = t / (2 + t);    sigma(z) = (1 if z > 0 else t) / (1 + t).
@@ -201,23 +193,21 @@ BCE_INLINE bce_vec bce_quick_exp_minus_abs(bce_vec x)
 
 #endif
 
+/* log(1 + t) and sigma(-|x|). */
 typedef struct {
-    bce_vec softplus, sigma;
+    bce_vec log1p, sigma_minus;
 } bce_quick;
 
-BCE_INLINE bce_quick bce_quick_of(bce_vec z, bce_vec t)
+BCE_INLINE bce_quick bce_quick_of(bce_vec t)
 {
     const bce_vec one = bce_all(1.0);
     bce_vec one_plus = one + t, two_plus = bce_all(2.0) + t;
-    bce_vec reciprocal = one / (one_plus * two_plus);
-    bce_vec s = t * (one_plus * reciprocal);
-    bce_quick result;
-    result.softplus = bce_fma(s, bce_quick_atanh_polynomial(s * s), bce_max(z, bce_all(0.0)));
-    result.sigma = two_plus * reciprocal * bce_if_negative(z, t, one);
+    bce_vec t_over = t * (one / (one_plus * two_plus)), s = one_plus * t_over;
+    bce_quick result = {s * bce_quick_atanh_polynomial(s * s), two_plus * t_over};
     return result;
 }
 
-/* scale sigma(z), without softplus. */
+/* scale sigma(z). */
 BCE_INLINE bce_vec bce_quick_sigma(bce_vec z, bce_vec t, bce_vec scale)
 {
     const bce_vec one = bce_all(1.0);

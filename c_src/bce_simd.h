@@ -100,6 +100,7 @@ BCE_INLINE bce_floats bce_floats_abs(bce_floats x) { return _mm512_abs_ps(x); }
 BCE_INLINE bce_floats bce_floats_max(bce_floats a, bce_floats b) { return _mm512_max_ps(a, b); }
 
 BCE_INLINE bce_floats bce_floats_or(bce_floats a, bce_floats b) { return _mm512_or_ps(a, b); }
+BCE_INLINE bce_floats bce_floats_xor(bce_floats a, bce_floats b) { return _mm512_xor_ps(a, b); }
 
 /* a with its sign changed where the sign bit of x is set */
 BCE_INLINE bce_floats bce_floats_multiply_by_sign(bce_floats a, bce_floats x)
@@ -191,6 +192,7 @@ BCE_INLINE bce_floats bce_floats_all(float x) { return _mm256_set1_ps(x); }
 BCE_INLINE bce_floats bce_floats_abs(bce_floats x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 BCE_INLINE bce_floats bce_floats_max(bce_floats a, bce_floats b) { return _mm256_max_ps(a, b); }
 BCE_INLINE bce_floats bce_floats_or(bce_floats a, bce_floats b) { return _mm256_or_ps(a, b); }
+BCE_INLINE bce_floats bce_floats_xor(bce_floats a, bce_floats b) { return _mm256_xor_ps(a, b); }
 
 BCE_INLINE bce_floats bce_floats_multiply_by_sign(bce_floats a, bce_floats x)
 {
@@ -291,6 +293,11 @@ BCE_INLINE bce_floats bce_floats_max(bce_floats a, bce_floats b) { return vbslq_
 BCE_INLINE bce_floats bce_floats_or(bce_floats a, bce_floats b)
 {
     return vreinterpretq_f32_u32(vorrq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)));
+}
+
+BCE_INLINE bce_floats bce_floats_xor(bce_floats a, bce_floats b)
+{
+    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)));
 }
 
 BCE_INLINE bce_floats bce_floats_multiply_by_sign(bce_floats a, bce_floats x)
@@ -398,6 +405,12 @@ BCE_INLINE bce_floats bce_floats_or(bce_floats a, bce_floats b)
 {
     typedef int32_t bits __attribute__((vector_size(8)));
     return (bce_floats)((bits)a | (bits)b);
+}
+
+BCE_INLINE bce_floats bce_floats_xor(bce_floats a, bce_floats b)
+{
+    typedef int32_t bits __attribute__((vector_size(8)));
+    return (bce_floats)((bits)a ^ (bits)b);
 }
 
 BCE_INLINE bce_floats bce_floats_multiply_by_sign(bce_floats a, bce_floats x)

@@ -48,8 +48,9 @@ typedef pthread_t thread;
 
 /* Returns false if the system gives no thread.
 
-   The thread blocks signals: their handlers may rely on running in the caller's threads. But a fault (SIGBUS, say, where a mapped
-   file was cut short) goes to the thread whose instruction caused it: blocked, it would kill the process and call no handler. */
+   The thread blocks signals: their handlers may rely on running in the caller's threads. But a fault (SIGBUS, say, where a
+   mapped file was cut short) goes to the thread whose instruction caused it: blocked, it would kill the process and call no
+   handler. */
 static bool spawn(thread *t, void *(*function)(void *), void *argument)
 {
     const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};

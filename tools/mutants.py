@@ -26,7 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MUTATED = ("bce.c", "bce_accurate.c", "bce_isa.c", "bce_partial.c", "bce_threads.c")
-INCLUDED = ("bce_convert.inc", "bce_kernel.inc", "bce_quick.inc", "bce_math.h")  # by all vector sets
+INCLUDED = ("bce_convert.inc", "bce_gather.inc", "bce_kernel.inc", "bce_quick.inc", "bce_math.h")  # by all vector sets
 VECTOR_SETS = ("bce_scalar.c", "bce_avx2.c", "bce_avx512.c", "bce_neon.c")
 SUITES = [f"tests/core/test_{name}.py" for name in ("core", "quick", "accuracy", "accumulator", "threads")]
 WORKERS = 2
