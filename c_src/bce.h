@@ -28,6 +28,7 @@ extern "C" {
 #define BCE_MAX_DIMENSIONS 64
 #define BCE_MESSAGE_SIZE 512
 #define BCE_MAX_THREADS 1024
+#define BCE_PARTIAL_LIMBS 68
 
 typedef enum {
     BCE_OK = 0,
@@ -58,8 +59,6 @@ typedef struct {
    are not finite. Partial sums merge by adding their fields, in any order, on any number of machines. The form is canonical
    when 0 <= limbs[i] < 2^32 for all but the last limb: then equal sums have equal bytes. Every function here leaves it so. A
    zeroed struct is the empty sum. */
-#define BCE_PARTIAL_LIMBS 68
-
 typedef struct {
     int64_t limbs[BCE_PARTIAL_LIMBS];
     int64_t count;              /* all elements, finite or not */
