@@ -553,6 +553,7 @@ def build_info():
     -------
     dict
         version, compiler : str
+            Of the core, and what compiled it.
         isa : str
             The instruction set in use.
         isas_built, isas_supported : list of str

@@ -13,7 +13,9 @@ _device = None  # the torch device that it computes on; None for the core
 
 
 def install(device=None):
-    """Make the loss callable in the embedded R, under R torch's names::
+    """Make the loss callable in the embedded R, under R torch's names.
+
+    It defines::
 
         nn_bce_with_logits_loss(weight = NULL, reduction = "mean", pos_weight = NULL)      returns a function(input, target)
         nnf_binary_cross_entropy_with_logits(input, target, weight = NULL, reduction = c("mean", "sum", "none"),
