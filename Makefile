@@ -3,6 +3,7 @@
 # make check-r       R CMD check --as-cran of the R package, which must end with Status: OK
 # make test-composer    the tests beside Composer's own function, with the torch it pins in .venv-composer (some GB)
 # make test-lucid    the tests with Lucid 2 itself, which wants PYTHON=python3.12 or newer, in .venv-lucid (1 GB)
+# make docs          the site of the pages and of the reference, into build/docs (wants Python 3.11 or newer)
 # make record-composer  record the answers of Composer that make test compares with
 # make matrix        the tests with every supported Python, torch, NumPy, cffi, rpy2 that is to be had here: docs/support.md
 # make lint          ruff's checks of the Python code and of its format; part of make test
@@ -33,7 +34,7 @@ CORE := $(wildcard c_src/*.c c_src/*.h c_src/*.inc)
 PYTHON_SETUP := pyproject.toml setup.py constraints.txt constraints-old-r.txt bce_bridge/_build.py tools/setup-python.sh
 R_PACKAGE := $(shell find r_compat -type f -not -path '*/src/bce.*' -not -path '*/src/bce_*' -not -name '*.o' -not -name '*.so')
 
-.PHONY: setup crosscheck test matrix lint test-python test-r check-r test-composer test-lucid record-composer version release-check exhaustive mutants clean
+.PHONY: setup crosscheck test matrix lint test-python test-r check-r docs test-composer test-lucid record-composer version release-check exhaustive mutants clean
 
 setup: $(VENV)/test-python
 
@@ -86,6 +87,14 @@ matrix: $(VENV)/bin/python
 
 check-r:
 	@tools/check-r.sh build/check-r
+
+$(VENV)/docs-python: $(VENV)/crosscheck-python
+	@tools/setup-python.sh $(VENV) docs
+	@touch $@
+
+docs: $(VENV)/docs-python
+	@tools/build-docs.sh build/docs $(VENV)/bin/python
+
 # 0.13.5 is the last mosaicml with size_average and reduce; of it only loss.py is used, from a folder of its own.
 $(COMPOSER)/installed: $(CORE) pyproject.toml setup.py constraints.txt bce_bridge/_build.py
 	@test -d $(COMPOSER) || $(PYTHON) -m venv $(COMPOSER)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make the virtual environment $1 and put into it what $2 names: "venv" (nothing yet), "crosscheck" (what the cross-check
-# shows) or "test" (what the tests need). PYTHON is the interpreter. If it has a torch, that one is used; else TORCH is
+# shows), "test" (what the tests need) or "docs" (what builds the site). PYTHON is the interpreter. If it has a torch, that one is used; else TORCH is
 # installed, from TORCH_INDEX if that is given. rpy2 is installed if $1/system says that there is R.
 set -eu
 venv=$1
@@ -89,5 +89,9 @@ test)
     if "$venv/bin/python" -c 'import rpy2' 2>/dev/null; then install_extras test,r; else install_extras test-python; fi
     triton=$("$venv/bin/python" tools/matching_triton.py)
     [ -z "$triton" ] || pip_install "$triton"
+    ;;
+docs)
+    echo "Installing what builds the site, Sphinx and PyKEEN among it (some 100 MB)."
+    install_extras docs
     ;;
 esac

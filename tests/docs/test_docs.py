@@ -272,6 +272,20 @@ def test_readme_shows_the_cross_check():
     assert first == [narrow(line, table[2]) for line in rows if not line.endswith("not installed")]
 
 
+# Catches: a page that the site's navigation lacks, and a module with a stub, so a public one, that its reference lacks.
+def test_site_holds_every_page_and_module():
+    entries = re.findall(r"<(.+)>$", (ROOT / "docs/index.rst").read_text("utf-8"), re.MULTILINE)
+    pages = {f"{entry[1:] if entry[0] == '/' else f'docs/{entry}'}.md" for entry in entries if not entry.startswith("api/")}
+    assert pages == set(PAGES)
+    stubs = [path.relative_to(ROOT).with_suffix("").as_posix() for path in (ROOT / "bce_bridge").rglob("*.pyi")]
+    public = {stub.removesuffix("/__init__").replace("/", ".") for stub in stubs}
+    public -= {
+        f"bce_bridge.{name}" for name in ("torch", "torch.functional", "torch.modules", "versions")
+    }  # in bce_bridge, too
+    reference = (ROOT / "docs/api/python.rst").read_text("utf-8")
+    assert set(re.findall(r"^\.\. automodule:: (\S+)$", reference, re.MULTILINE)) == public
+
+
 def imports(path, folder):
     """The modules of a package, and of this folder of it, that a file in there imports when it is itself imported."""
     for node in ast.parse(path.read_text("utf-8")).body:
