@@ -6,6 +6,7 @@ section is one more entry.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -38,7 +39,7 @@ class Setting(NamedTuple):
     section: str
     quantity: str  # one of QUANTITIES, reduction "mean"
     dtype: str
-    pos_weight: str  # "scalar" or "none"
+    given: str  # "pos_weight", a key of SITUATIONS, or "none"
     n: int  # elements
     threads: int
 
@@ -182,15 +183,15 @@ def _limit(setting, x, y, gradient):
 
 
 def _split(name):
-    """A name of TYPES as (dtype, pos_weight)."""
-    dtype, plus, pos_weight = name.partition("+")
-    if dtype not in ("float64", "float32", "float16", "bfloat16") or pos_weight != ("pos_weight" if plus else ""):
+    """A name of TYPES as (dtype, what is given)."""
+    dtype, plus, given = name.partition("+")
+    if dtype not in ("float64", "float32", "float16", "bfloat16") or given != ("pos_weight" if plus else ""):
         raise ValueError(f"type is {name!r}, wants a floating type, or one with +pos_weight, such as {', '.join(TYPES)}")
-    return dtype, "scalar" if plus else "none"
+    return dtype, given or "none"
 
 
 def _pos_weight(setting, x):
-    return torch.tensor(POS_WEIGHT, dtype=x.dtype, device=x.device) if setting.pos_weight == "scalar" else None
+    return torch.tensor(POS_WEIGHT, dtype=x.dtype, device=x.device) if setting.given == "pos_weight" else None
 
 
 def kernel_settings(options):
@@ -256,6 +257,59 @@ def _step(name, way, module, x, y):
     return Contender(name, way, call, zero_grad)
 
 
+# The arguments, beside the logits, of what users do: by names of binary_cross_entropy_with_logits.
+SITUATIONS = {
+    "hard labels": lambda x, y, random: {"target": y},
+    "boolean labels": lambda x, y, random: {"target": y.bool()},
+    "soft targets": lambda x, y, random: {"target": random},
+    "label smoothing": lambda x, y, random: {"target": y, "label_smoothing": 0.1},
+    "mask": lambda x, y, random: {"target": y, "weight": (random < 0.8).to(x.dtype)},
+    "weight": lambda x, y, random: {"target": y, "weight": random},
+    "pos_weight of each class": lambda x, y, random: {"target": y, "pos_weight": 1 + random[0]},
+}
+
+
+def torchs_loss(input, target, label_smoothing=0.0, **weights):
+    """torch's loss of what it does not take itself: boolean labels and label smoothing."""
+    target = target.to(input.dtype)
+    if label_smoothing:
+        target = target * (1.0 - label_smoothing) + 0.5 * label_smoothing
+    return torch.nn.functional.binary_cross_entropy_with_logits(input, target, **weights)
+
+
+def situation_settings(options):
+    """One thread, 16 Ki and 1 Mi elements, float32 and bfloat16; of the CPU alone."""
+    if options.device != "cpu":
+        return
+    dtypes = [name for name in ("float32", "bfloat16") if name in options.types]
+    for n, dtype, given in itertools.product(_among(options.sizes, (1 << 14, 1 << 20)), dtypes, SITUATIONS):
+        yield Setting("situation", LOSS_AND_GRADIENT, dtype, given, n, 1)
+
+
+def situation_contenders(setting, options):
+    """Forward and backward through the functions, ours and torch's, on logits of 256 classes where that divides n."""
+    x, y, _ = operands(setting.dtype, setting.n, options.device)
+    random = torch.rand(setting.n, generator=torch.Generator().manual_seed(1)).to(x.dtype)
+    x, y, random = (tensor.view(-1, math.gcd(256, setting.n)) for tensor in (x, y, random))
+    arguments = SITUATIONS[setting.given](x, y, random)
+
+    def step(function):
+        def call():
+            leaf = x.detach().requires_grad_()
+            value = function(leaf, **arguments)
+            return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+        return call
+
+    yield Contender(OURS, "torch function", step(bce_bridge.binary_cross_entropy_with_logits))
+    yield Contender(EAGER, "forward + backward", step(torchs_loss))
+    if options.compiler:
+        torch.compiler.reset()
+        yield Contender(COMPILE, "forward + backward", step(torch.compile(torchs_loss, dynamic=False)))
+        both = torch.compile(torch.func.grad_and_value(torchs_loss), dynamic=False)
+        yield Contender(COMPILE, "grad_and_value", lambda: both(x, **arguments)[::-1])
+
+
 def set_instruction_set(name):
     """Use the instruction set of this name from now on. Raises RuntimeError if this machine has it not."""
     _abi.call(_abi.lib.bce_set_isa, name.encode())
@@ -287,5 +341,6 @@ class Section(NamedTuple):
 SECTIONS = {
     "kernel": Section(kernel_settings, kernel_contenders),
     "training step": Section(step_settings, step_contenders, memory=True),
+    "situation": Section(situation_settings, situation_contenders),
     "instruction set": Section(isa_settings, isa_contenders),
 }

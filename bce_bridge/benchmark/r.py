@@ -20,13 +20,13 @@ SAMPLE = 0.02  # seconds: the clock, Python's, takes a hundred microseconds to a
 
 
 def settings(options, quantities, pos_weight):
-    """(quantity, the name of the pos_weight, its number or 0, n, threads) for each comparison; of doubles alone."""
+    """(quantity, "pos_weight" or "none", its number or 0, n, threads) for each comparison; of doubles alone."""
     types = [name for name in options.types if name.partition("+")[0] == "float64"]
     sizes = tuple(n for n in options.sizes if n in SIZES) or options.sizes
     if options.device != "cpu":
         return
     for n, name, quantity, threads in itertools.product(sizes, types, quantities, options.threads):
-        yield (quantity, *(("scalar", pos_weight) if "+" in name else ("none", 0.0)), n, threads)
+        yield (quantity, *(("pos_weight", pos_weight) if "+" in name else ("none", 0.0)), n, threads)
 
 
 def run(settings, rounds):
@@ -45,11 +45,11 @@ def run(settings, rounds):
         raise RuntimeError(child.stderr.strip().splitlines()[-1] if child.stderr.strip() else "the R process ended")
     versions, answers = json.loads(child.stdout.splitlines()[-1])
     rows = []
-    for (quantity, pos_weight, _, n, threads), contenders in zip(settings, answers):
+    for (quantity, given, _, n, threads), contenders in zip(settings, answers):
         for name, times, calls in contenders:
             way = name.split("\t")
             numbers = (round(f(times) / n * 1e9, 4) for f in (statistics.median, min, max))
-            rows.append(Row("R", quantity, "float64", pos_weight, n, threads, *way, *numbers, len(times), calls))
+            rows.append(Row("R", quantity, "float64", given, n, threads, *way, *numbers, len(times), calls))
     return versions, rows
 
 

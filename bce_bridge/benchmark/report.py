@@ -40,7 +40,7 @@ def _number(value):
 
 
 def _type(row):
-    return row.dtype + (", pos_weight" if row.pos_weight == "scalar" else "")
+    return row.dtype + ("" if row.given == "none" else f", {row.given}")
 
 
 def _contenders(results, section):
@@ -71,7 +71,7 @@ def _times(results, section, quantity):
                 cells.append(_number(ratio(results, other, settings)) + way)
         cells += (_number(contenders[name].memory) for name in with_memory)
         lines.append(((_type(row), row.threads, row.n), (_type(row), str(row.threads), size_text(row.n), *cells)))
-    by_type = sorted(results.rows, key=lambda row: (row.dtype != "float32", row.pos_weight))
+    by_type = sorted(results.rows, key=lambda row: (row.dtype != "float32", row.given != "none"))
     types = list(dict.fromkeys(map(_type, by_type)))
     lines.sort(key=lambda line: (types.index(line[0][0]), *line[0][1:]))
     memory = (f"{name} memory" for name in with_memory)

@@ -8,7 +8,7 @@ import json
 from typing import NamedTuple
 
 # Of each section, the contender that ratios are taken to; else the instruction set in use.
-BASE = {"kernel": "bce_bridge", "training step": "bce_bridge", "R": "bcebridge"}
+BASE = {"kernel": "bce_bridge", "training step": "bce_bridge", "situation": "bce_bridge", "R": "bcebridge"}
 GIVEN = "bce_bridge, results given"
 FORMAT = "bce-bench/1"
 
@@ -19,7 +19,7 @@ class Row(NamedTuple):
     section: str
     quantity: str
     dtype: str
-    pos_weight: str
+    given: str
     n: int
     threads: int
     contender: str
@@ -53,7 +53,7 @@ class Goal(NamedTuple):
     relation: str  # "at least" or "at most"
     bound: float
     dtype: str = "float32"
-    pos_weight: str = "scalar"
+    given: str = "pos_weight"
 
 
 _MI = 1 << 20
@@ -100,7 +100,7 @@ def judge(results):
     avx512 = results.environment["instruction set"] == "avx512" and "device" not in results.environment
     for goal in (goal for goal in GOALS if goal.section in sections):
         threads = goal.threads or int(results.environment["cores"])
-        contenders = settings.get((goal.section, "loss + gradient", goal.dtype, goal.pos_weight, goal.n, threads), {})
+        contenders = settings.get((goal.section, "loss + gradient", goal.dtype, goal.given, goal.n, threads), {})
         if goal.contender not in contenders or not (avx512 or goal.over == "memory"):
             yield goal, None, None
             continue

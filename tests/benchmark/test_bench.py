@@ -1,6 +1,7 @@
 """bce-bridge bench: that it measures what it says, that ratios are those of the medians, and that the docs show its file."""
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
@@ -41,13 +42,16 @@ def test_everything_is_measured(written):
     kernel = [row for row in rows if row["section"] == "kernel"]
     names = {problems.OURS, problems.GIVEN, problems.EAGER, problems.NUMPY, problems.LIMIT}
     for n in (64, 4096):
-        for kind in (("float32", "none"), ("float32", "scalar"), ("bfloat16", "none"), ("float64", "none")):
+        for kind in (("float32", "none"), ("float32", "pos_weight"), ("bfloat16", "none"), ("float64", "none")):
             for quantity in problems.QUANTITIES:
                 for threads in (1, 2):
                     key = (n, *kind, quantity, threads)
-                    fields = ("n", "dtype", "pos_weight", "quantity", "threads")
+                    fields = ("n", "dtype", "given", "quantity", "threads")
                     found = {row["contender"] for row in kernel if tuple(row[field] for field in fields) == key}
                     assert found == names - ({problems.NUMPY} if threads == 2 or "bfloat16" in kind else set()), key
+    situations = {(row["n"], row["dtype"], row["given"], row["contender"]) for row in rows if row["section"] == "situation"}
+    both = (problems.OURS, problems.EAGER)
+    assert situations == {*itertools.product((64, 4096), ("float32", "bfloat16"), problems.SITUATIONS, both)}
     isas = {row["contender"] for row in rows if row["section"] == "instruction set"}
     assert isas == {name for name, supported in _abi.isas().items() if supported}
     steps = {(row["n"], row["threads"], row["contender"]) for row in rows if row["section"] == "training step"}
@@ -63,7 +67,7 @@ def test_everything_is_measured(written):
 def test_ratios_are_those_of_the_medians(written):
     content = json.loads(written[1]["json"].read_text())
     isa = content["environment"]["instruction set"]
-    base = {"kernel": problems.OURS, "training step": problems.OURS, "instruction set": isa, "R": "bcebridge"}
+    base = dict.fromkeys(("kernel", "training step", "situation"), problems.OURS) | {"instruction set": isa, "R": "bcebridge"}
     setting = results.Row._fields[:6]
     for row in content["rows"]:
         same = [other for other in content["rows"] if all(other[field] == row[field] for field in setting)]
@@ -97,7 +101,7 @@ def test_plot_is_a_picture(written):
 def _results(*times):
     """Results of float32 loss + gradient with pos_weight from (section, n, threads, contender, way, ns[, memory])."""
     rows = [
-        results.Row(section, "loss + gradient", "float32", "scalar", n, threads, name, way, ns, ns, ns, 5, 1, *memory)
+        results.Row(section, "loss + gradient", "float32", "pos_weight", n, threads, name, way, ns, ns, ns, 5, 1, *memory)
         for section, n, threads, name, way, ns, *memory in times
     ]
     return results.Results({"cores": "2", "instruction set": "avx512"}, rows)
@@ -172,6 +176,23 @@ def test_contenders_agree(kind, quantity):
             assert len(numbers) == 1 or np.allclose(numbers[1], wanted[1], rtol=tolerance, atol=tolerance / 257), contender
             names.add((contender.name, contender.way))
     assert len(names) == len({name for name, _ in names}) + (compiler and quantity == problems.LOSS_AND_GRADIENT)
+
+
+# The same of the users' situations, whose arguments the core takes as they are.
+@pytest.mark.filterwarnings("ignore")
+def test_contenders_of_situations_agree():
+    options = problems.Options(sizes=(512,), types=("float32",), compiler=problems.compiler_problem() is None)
+    for setting in problems.situation_settings(options):
+        x, y, _ = problems.operands("float32", 512)
+        random = torch.rand(512, generator=torch.Generator().manual_seed(1))
+        x, y, random = (tensor.view(2, 256) for tensor in (x, y, random))
+        arguments = problems.SITUATIONS[setting.given](x, y, random)
+        arguments = {name.replace("target", "targets"): np.asarray(value) for name, value in arguments.items()}
+        smoothing = float(arguments.pop("label_smoothing", 0.0))
+        loss, gradient = core.loss_and_grad(x.double().numpy(), **arguments, label_smoothing=smoothing)
+        for contender in problems.situation_contenders(setting, options):
+            found = contender.call()
+            assert np.allclose(found[0], loss, rtol=1e-6) and np.allclose(found[1], gradient, rtol=1e-5, atol=1e-8), contender
 
 
 # Catches: blocks counted twice, not freed, or counted although they were there before.

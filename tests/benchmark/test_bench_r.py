@@ -25,7 +25,7 @@ def test_every_contender_is_measured_in_r(measured):
     settings, versions, rows = measured
     version = run_python("from bce_bridge import r; print(r.version('r-nmath').removeprefix('R '))").strip()
     assert versions.startswith(version) and ", bcebridge " in versions
-    assert len(settings) == 8 and {setting[1] for setting in settings} == {"none", "scalar"}
+    assert len(settings) == 8 and {setting[1] for setting in settings} == {"none", "pos_weight"}
     for quantity, pos_weight, _, n, threads in settings:
         same = [row for row in rows if row.setting == ("R", quantity, "float64", pos_weight, n, threads)]
         assert {row.contender for row in same} == {"bcebridge", "base R"}
