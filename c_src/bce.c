@@ -49,28 +49,31 @@ static bool is_floating(bce_dtype dtype)
 static bce_status check_array(const char *name, const bce_array *array, bool floating, char *message)
 {
     if (array->ndim < 0 || array->ndim > BCE_MAX_DIMENSIONS)
-        return bce_fail(message, BCE_ERROR_SHAPE, "%s has %d dimensions, wants 0 to %d", name, array->ndim, BCE_MAX_DIMENSIONS);
+        return bce_fail(message, BCE_ERROR_SHAPE, "%s must have 0 to %d dimensions, got %d", name, BCE_MAX_DIMENSIONS,
+                        array->ndim);
     if (array->ndim > 0 && (array->shape == NULL || array->strides == NULL))
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "%s has no shape or no strides", name);
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "%s must have a shape and strides, got NULL", name);
     if ((int)array->dtype < BCE_FLOAT64 || array->dtype > BCE_BOOL)
-        return bce_fail(message, BCE_ERROR_DTYPE, "%s has the unknown dtype %d", name, (int)array->dtype);
+        return bce_fail(message, BCE_ERROR_DTYPE, "%s must have a dtype of bce_dtype, got %d", name, (int)array->dtype);
     if (floating && !is_floating(array->dtype))
-        return bce_fail(message, BCE_ERROR_DTYPE, "%s has dtype %s, wants float64, float32, float16 or bfloat16", name,
-                    dtype_names[array->dtype]);
+        return bce_fail(message, BCE_ERROR_DTYPE, "%s must have dtype float64, float32, float16 or bfloat16, got %s", name,
+                        dtype_names[array->dtype]);
+    shape_text got;
     int64_t count = 1;
     bool empty = false;
     for (int d = 0; d < array->ndim; d++) {
         if (array->shape[d] < 0)
-            return bce_fail(message, BCE_ERROR_SHAPE, "%s has the negative dimension %" PRId64, name, array->shape[d]);
+            return bce_fail(message, BCE_ERROR_SHAPE, "%s must have sizes of 0 or more, got %" PRId64, name, array->shape[d]);
         empty |= array->shape[d] == 0;
     }
     for (int d = 0; d < array->ndim && !empty; d++) {
         if (count > INT64_MAX / 8 / array->shape[d])
-            return bce_fail(message, BCE_ERROR_SHAPE, "%s has more elements than fit in memory", name);
+            return bce_fail(message, BCE_ERROR_SHAPE, "%s must have a shape that fits in memory, got shape %s", name,
+                            format_shape(got, array->ndim, array->shape));
         count *= array->shape[d];
     }
     if (array->data == NULL && !empty)
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "%s has no data", name);
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "%s must have data, got NULL", name);
     return BCE_OK;
 }
 
@@ -97,8 +100,8 @@ static bce_status check_same_shape(const char *name, const bce_array *array, con
 {
     shape_text got, want;
     if (!same_shape(array, logits))
-        return bce_fail(message, BCE_ERROR_SHAPE, "%s of shape %s must have the logits' shape %s", name,
-                    format_shape(got, array->ndim, array->shape), format_shape(want, logits->ndim, logits->shape));
+        return bce_fail(message, BCE_ERROR_SHAPE, "%s must have the logits' shape %s, got shape %s", name,
+                        format_shape(want, logits->ndim, logits->shape), format_shape(got, array->ndim, array->shape));
     return BCE_OK;
 }
 
@@ -112,21 +115,15 @@ static int aligned(const bce_array *array, const bce_array *logits, int d)
 static bce_status check_broadcast(const char *name, const bce_array *array, const bce_array *logits, char *message)
 {
     shape_text got, want;
-    bool fits = true, enlarges = array->ndim > logits->ndim;
+    bool fits = array->ndim <= logits->ndim;
     for (int d = 0; d < logits->ndim; d++) {
         int k = aligned(array, logits, d);
-        if (k < 0 || array->shape[k] == 1 || array->shape[k] == logits->shape[d])
-            continue;
-        if (logits->shape[d] == 1)
-            enlarges = true;
-        else
-            fits = false;
+        fits &= k < 0 || array->shape[k] == 1 || array->shape[k] == logits->shape[d];
     }
-    if (fits && !enlarges)
+    if (fits)
         return BCE_OK;
-    return bce_fail(message, BCE_ERROR_SHAPE, fits ? "%s of shape %s would enlarge the logits' shape %s"
-                                               : "%s of shape %s does not broadcast to the logits' shape %s",
-                name, format_shape(got, array->ndim, array->shape), format_shape(want, logits->ndim, logits->shape));
+    return bce_fail(message, BCE_ERROR_SHAPE, "%s must broadcast to the logits' shape %s, got shape %s", name,
+                    format_shape(want, logits->ndim, logits->shape), format_shape(got, array->ndim, array->shape));
 }
 
 /* The logits' dimensions of size other than 1, longest stride first. In this order, that of memory, a Fortran-ordered array is
@@ -204,13 +201,13 @@ static bce_status check(const bce_arguments *arguments, const bce_call *call, ch
     const bool elementwise = call->reduction == BCE_NONE;
     bce_status status;
     if ((int)call->reduction < BCE_NONE || call->reduction > BCE_SUM)
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "reduction is %d, wants BCE_NONE, BCE_MEAN or BCE_SUM",
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "reduction must be BCE_NONE, BCE_MEAN or BCE_SUM, got %d",
                         (int)call->reduction);
     if (!(arguments->label_smoothing >= 0.0 && arguments->label_smoothing <= 1.0))
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "label_smoothing is %g, wants a number in [0, 1]",
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "label_smoothing must be a number in [0, 1], got %g",
                         arguments->label_smoothing);
     if (arguments->count < 0)
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "count is %" PRId64 ", wants 0 or more", arguments->count);
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "count must be 0 or more, got %" PRId64, arguments->count);
     for (int k = 0; k < BCE_OPERANDS; k++)
         if (call->operands[k] != NULL && (status = check_array(operand_names[k], call->operands[k], k == BCE_LOGITS, message)))
             return status;
@@ -228,7 +225,7 @@ static bce_status check(const bce_arguments *arguments, const bce_call *call, ch
         if (k == BCE_LOSS && !elementwise) {
             shape_text got;
             if (result->ndim != 0)
-                return bce_fail(message, BCE_ERROR_SHAPE, "loss of shape %s must be 0-d under this reduction",
+                return bce_fail(message, BCE_ERROR_SHAPE, "loss must be 0-d under this reduction, got shape %s",
                                 format_shape(got, result->ndim, result->shape));
         } else if ((status = check_same_shape(result_names[k], result, logits, message))) {
             return status;
@@ -298,7 +295,7 @@ static void choose_formulae(bce_plan *plan, const bce_call *call, bool partial)
 bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message)
 {
     if (arguments == NULL || results == NULL)
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "%s is NULL", arguments == NULL ? "arguments" : "results");
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "%s must not be NULL", arguments == NULL ? "arguments" : "results");
     bce_call call = {
         {&arguments->logits, &arguments->targets, arguments->weight, arguments->pos_weight},
         {results->loss, results->gradient, results->curvature, results->d_targets, results->d_weight, results->d_pos_weight},

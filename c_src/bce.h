@@ -90,8 +90,8 @@ typedef struct {
 } bce_results;
 
 /* Compute results in one pass over the operands (a sum next to a tie may take a second). On any error but
-   BCE_INTERRUPTED, results are untouched and message (BCE_MESSAGE_SIZE bytes, or NULL) names the argument, what it got and
-   what it wants. */
+   BCE_INTERRUPTED, results are untouched and message (BCE_MESSAGE_SIZE bytes, or NULL) names the argument, what it must
+   be and what it got. */
 bce_status bce_evaluate(const bce_arguments *arguments, const bce_results *results, char *message);
 
 /* Add n numbers to the partial sum, and n to its count. BCE_ERROR_ARGUMENT for a null pointer. */

@@ -59,7 +59,8 @@ static bce_status find(const char *name, const char *origin, int *path, char *me
     for (int i = 0; i < PATHS; i++)
         if (name == NULL ? paths[i].supported() : strcmp(name, paths[i].name) == 0) {
             if (!paths[i].supported())
-                return bce_fail(message, BCE_ERROR_ISA, "%s is '%s', which this machine does not have", origin, name);
+                return bce_fail(message, BCE_ERROR_ISA, "%s must be an instruction set of this machine, got '%s'", origin,
+                                name);
             *path = i;
             return BCE_OK;
         }
@@ -68,7 +69,7 @@ static bce_status find(const char *name, const char *origin, int *path, char *me
         strcat(known, i > 0 ? ", " : "");
         strcat(known, paths[i].name);
     }
-    return bce_fail(message, BCE_ERROR_ISA, "%s is '%s', wants one of those in this build: %s", origin, name, known);
+    return bce_fail(message, BCE_ERROR_ISA, "%s must be an instruction set of this build (%s), got '%s'", origin, known, name);
 }
 
 bce_status bce_set_isa(const char *name, char *message)
@@ -97,7 +98,7 @@ static bce_status current(int *path, char *message)
 bce_status bce_get_isa(const char **name, char *message)
 {
     if (name == NULL)
-        return bce_fail(message, BCE_ERROR_ARGUMENT, "name is NULL");
+        return bce_fail(message, BCE_ERROR_ARGUMENT, "name must not be NULL");
     int path;
     bce_status status = current(&path, message);
     if (status == BCE_OK)

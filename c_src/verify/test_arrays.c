@@ -281,39 +281,52 @@ void test_refusals(void)
     REFUSED(c.arguments.logits.strides = NULL, BCE_ERROR_ARGUMENT, "logits");
     REFUSED(c.arguments.logits.dtype = (bce_dtype)77, BCE_ERROR_DTYPE, "logits");
     REFUSED(c.arguments.logits.dtype = (bce_dtype)-1, BCE_ERROR_DTYPE, "logits");
-    REFUSED(c.arguments.logits.dtype = BCE_INT32, BCE_ERROR_DTYPE, "logits has dtype int32");
-    REFUSED(c.arguments.logits.ndim = -1, BCE_ERROR_SHAPE, "logits has -1 dimensions");
-    REFUSED((c.arguments.logits.ndim = 65, c.arguments.logits.shape = long_shape), BCE_ERROR_SHAPE, "logits has 65 dimensions");
+    REFUSED(c.arguments.logits.dtype = BCE_INT32, BCE_ERROR_DTYPE,
+            "logits must have dtype float64, float32, float16 or bfloat16, got int32");
+    REFUSED(c.arguments.logits.ndim = -1, BCE_ERROR_SHAPE, "logits must have 0 to 64 dimensions, got -1");
+    REFUSED((c.arguments.logits.ndim = 65, c.arguments.logits.shape = long_shape), BCE_ERROR_SHAPE,
+            "logits must have 0 to 64 dimensions, got 65");
     REFUSED(c.arguments.logits.shape = negative, BCE_ERROR_SHAPE, "logits");
-    REFUSED(c.arguments.logits.shape = huge, BCE_ERROR_SHAPE, "logits has more elements");
-    REFUSED(c.arguments.logits.shape = most, BCE_ERROR_SHAPE, "logits has more elements");
-    REFUSED(c.arguments.logits.shape = fits, BCE_ERROR_SHAPE, "targets of shape (2, 2) must have the logits' shape");
-    REFUSED(c.arguments.logits.shape = wraps, BCE_ERROR_SHAPE, "logits has more elements");
+    REFUSED(c.arguments.logits.shape = huge, BCE_ERROR_SHAPE,
+            "logits must have a shape that fits in memory, got shape (1099511627776, 1099511627776)");
+    REFUSED(c.arguments.logits.shape = most, BCE_ERROR_SHAPE,
+            "logits must have a shape that fits in memory, got shape (9223372036854775807, 1)");
+    REFUSED(c.arguments.logits.shape = fits, BCE_ERROR_SHAPE,
+            "targets must have the logits' shape (1152921504606846975, 1), got shape (2, 2)");
+    REFUSED(c.arguments.logits.shape = wraps, BCE_ERROR_SHAPE,
+            "logits must have a shape that fits in memory, got shape (8589934592, 2147483648)");
     REFUSED(c.arguments.targets.data = NULL, BCE_ERROR_ARGUMENT, "targets");
     REFUSED(c.arguments.targets.dtype = (bce_dtype)10, BCE_ERROR_DTYPE, "targets");
-    REFUSED(c.arguments.targets.shape = other, BCE_ERROR_SHAPE, "targets of shape (2, 1) must have the logits' shape (2, 2)");
-    REFUSED((c.arguments.targets.ndim = 1, c.arguments.targets.shape = four), BCE_ERROR_SHAPE, "targets of shape (4,)");
-    REFUSED((c.w.ndim = 1, c.w.shape = four), BCE_ERROR_SHAPE, "weight of shape (4,) does not broadcast");
-    REFUSED((c.w.ndim = 1, c.w.shape = zero), BCE_ERROR_SHAPE, "weight of shape (0,) does not broadcast");
+    REFUSED(c.arguments.targets.shape = other, BCE_ERROR_SHAPE,
+            "targets must have the logits' shape (2, 2), got shape (2, 1)");
+    REFUSED((c.arguments.targets.ndim = 1, c.arguments.targets.shape = four), BCE_ERROR_SHAPE,
+            "targets must have the logits' shape (2, 2), got shape (4,)");
+    REFUSED((c.w.ndim = 1, c.w.shape = four), BCE_ERROR_SHAPE,
+            "weight must broadcast to the logits' shape (2, 2), got shape (4,)");
+    REFUSED((c.w.ndim = 1, c.w.shape = zero), BCE_ERROR_SHAPE,
+            "weight must broadcast to the logits' shape (2, 2), got shape (0,)");
     REFUSED((c.p.ndim = 3, c.p.shape = cube, c.p.strides = cube_strides), BCE_ERROR_SHAPE,
-            "pos_weight of shape (2, 2, 2) would enlarge");
+            "pos_weight must broadcast to the logits' shape (2, 2), got shape (2, 2, 2)");
     REFUSED(c.p.data = NULL, BCE_ERROR_ARGUMENT, "pos_weight");
     REFUSED(c.p.ndim = INT32_MIN, BCE_ERROR_SHAPE, "pos_weight");
-    REFUSED(c.arguments.reduction = (bce_reduction)3, BCE_ERROR_ARGUMENT, "reduction is 3");
-    REFUSED(c.arguments.reduction = (bce_reduction)-1, BCE_ERROR_ARGUMENT, "reduction is -1");
+    REFUSED(c.arguments.reduction = (bce_reduction)3, BCE_ERROR_ARGUMENT,
+            "reduction must be BCE_NONE, BCE_MEAN or BCE_SUM, got 3");
+    REFUSED(c.arguments.reduction = (bce_reduction)-1, BCE_ERROR_ARGUMENT,
+            "reduction must be BCE_NONE, BCE_MEAN or BCE_SUM, got -1");
     REFUSED(c.arguments.label_smoothing = -0.001, BCE_ERROR_ARGUMENT, "label_smoothing");
     REFUSED(c.arguments.label_smoothing = 1.001, BCE_ERROR_ARGUMENT, "label_smoothing");
     REFUSED(c.arguments.label_smoothing = (double)NAN, BCE_ERROR_ARGUMENT, "label_smoothing");
-    REFUSED(c.loss.dtype = BCE_INT64, BCE_ERROR_DTYPE, "loss has dtype int64");
-    REFUSED(c.loss.shape = other, BCE_ERROR_SHAPE, "loss of shape");
-    REFUSED(c.arguments.reduction = BCE_MEAN, BCE_ERROR_SHAPE, "loss of shape (2, 2) must be 0-d");
+    REFUSED(c.loss.dtype = BCE_INT64, BCE_ERROR_DTYPE,
+            "loss must have dtype float64, float32, float16 or bfloat16, got int64");
+    REFUSED(c.loss.shape = other, BCE_ERROR_SHAPE, "loss must have the logits' shape (2, 2), got shape (2, 1)");
+    REFUSED(c.arguments.reduction = BCE_MEAN, BCE_ERROR_SHAPE, "loss must be 0-d under this reduction, got shape (2, 2)");
     REFUSED(c.gradient.data = NULL, BCE_ERROR_ARGUMENT, "gradient");
-    REFUSED(c.gradient.ndim = 1, BCE_ERROR_SHAPE, "gradient of shape (2,)");
+    REFUSED(c.gradient.ndim = 1, BCE_ERROR_SHAPE, "gradient must have the logits' shape (2, 2), got shape (2,)");
 
     /* A message of a shape that is too long to print. */
     int64_t wide[BCE_MAX_DIMENSIONS];
     for (int d = 0; d < BCE_MAX_DIMENSIONS; d++)
         wide[d] = d == 0 ? 0 : INT64_MAX;
     REFUSED((c.arguments.targets.ndim = 64, c.arguments.targets.shape = wide, c.arguments.targets.strides = wide),
-            BCE_ERROR_SHAPE, "targets of shape (0, 9223372036854775807, ");
+            BCE_ERROR_SHAPE, "targets must have the logits' shape (2, 2), got shape (0, 9223372036854775807, ");
 }
