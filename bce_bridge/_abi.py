@@ -1,13 +1,14 @@
 """The C core as Python sees it. Arrays go in as address, dtype, shape and strides; status codes come out as exceptions.
 
-Knows neither NumPy nor torch, and imports only the compiled extension. core.py and the torch layer describe their arrays
-to it and keep them alive during the call. The call releases the GIL.
+Knows neither NumPy nor torch, and imports the compiled extension and the errors alone. core.py and the torch layer describe
+their arrays to it and keep them alive during the call. The call releases the GIL.
 """
 
 import functools
 import threading
 from typing import NamedTuple
 
+from bce_bridge import _errors
 from bce_bridge._core import ffi, lib
 
 DTYPES = {
@@ -45,7 +46,7 @@ def reduction_code(reduction):
     try:
         return REDUCTIONS[reduction]
     except (KeyError, TypeError):
-        raise ValueError(f"reduction is {reduction!r}, wants 'none', 'mean' or 'sum'") from None
+        raise _errors.choice("reduction", REDUCTIONS, reduction) from None
 
 
 _ASK_PYTHON = ffi.addressof(lib, "bce_interrupted")
@@ -121,7 +122,7 @@ class Call:
 def evaluate(logits, targets, weight, pos_weight, label_smoothing, reduction, partial=None, count=0, **results):
     """Compute the results in one pass: into the Arrays, named as in bce_results, and added to partial.
 
-    Raises ValueError or TypeError with the core's message, which names the argument, what it got and what it wants.
+    Raises ValueError or TypeError with the core's message, which names the argument, what it must be and what it got.
     """
     Call(logits, targets, weight, pos_weight, label_smoothing, reduction, partial, count, **results)()
 

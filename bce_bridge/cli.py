@@ -76,13 +76,13 @@ def _check_device(device):
     if device == "cpu":
         return
     if importlib.util.find_spec("torch") is None:
-        raise ValueError(f"device is {device!r}, which wants torch: {EXTRA.format('torch')}")
+        raise ValueError(f"device must be 'cpu' without torch, got {device!r}: {EXTRA.format('torch')}")
     import torch
 
     if not torch.cuda.is_available():
-        raise ValueError(f"device is {device!r}, but torch {torch.__version__} finds no CUDA device")
+        raise ValueError(f"device must be 'cpu' where torch {torch.__version__} finds no CUDA device, got {device!r}")
     if importlib.util.find_spec("triton") is None:
-        raise ValueError(f"device is {device!r}, which wants triton: pip install triton")
+        raise ValueError(f"device must be 'cpu' without triton, got {device!r}: pip install triton")
 
 
 def _write_json(path, content):
@@ -160,7 +160,7 @@ def _crosscheck(options):
     if options.dataset or options.data:
         for name in ("html", "plot"):
             if getattr(options, name) is not None:
-                raise ValueError(f"--{name} shows the whole cross-check: it does not go with --data or --dataset")
+                raise ValueError(f"--{name} must stand without --data and --dataset: it shows the whole cross-check")
         return _loss_sums(options)
     from bce_bridge.conformance import report
     from bce_bridge.conformance.crosscheck import crosscheck
@@ -262,11 +262,11 @@ def _bench_choices(options):
 
     def thread_count(text):
         if text != "all" and not (text.isdecimal() and int(text) > 0):
-            raise ValueError(f"threads is {text!r}, wants a whole number above 0, or all")
+            raise ValueError(f"threads must be a whole number above 0, or all, got {text!r}")
         return measure.cores() if text == "all" else int(text)
 
     if options.rounds is not None and options.rounds < 1:
-        raise ValueError(f"rounds is {options.rounds}, wants at least 1")
+        raise ValueError(f"rounds must be at least 1, got {options.rounds}")
     _check_device(options.device)
     return problems.Options(
         listed(options.sizes, ("1000", "16Ki", "1Mi") if options.quick else map(str, problems.SIZES), report.size),
@@ -282,7 +282,7 @@ def _bench(options):
     from bce_bridge.benchmark import report, results
 
     if options.markdown and not options.source:
-        raise ValueError("--markdown wants --from FILE, which the text names as its source")
+        raise ValueError("--markdown must stand with --from FILE, which the text names as its source")
     if options.source:
         found = results.read(options.source)
     else:

@@ -9,7 +9,7 @@ import warnings
 
 import torch
 
-from bce_bridge.torch import functional
+from bce_bridge.torch import checks, functional
 
 __all__ = ["binary_cross_entropy_with_logits"]
 
@@ -70,10 +70,9 @@ def binary_cross_entropy_with_logits(
     tensor(0.7233)
     """
     if isinstance(size_average, str):
-        raise TypeError(f"size_average is {size_average!r}, wants a bool or None: write reduction={size_average!r}")
+        raise TypeError(f"size_average must be a bool or None, got {size_average!r}: write reduction={size_average!r}")
     for name, tensor in (("input", input), ("target", target)):
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor, not {type(tensor).__name__}: use torch.as_tensor")
+        checks.check_tensor(name, tensor)
     if input.shape != target.shape:
         target = _one_hot(input, target)
     # The loss takes its dtype from floating targets, else from the input. Composer's is float32.
@@ -94,7 +93,7 @@ def _one_hot(input, indices):
     if indices.dtype not in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64):
         raise ValueError(f"tensor must be integer type, current type: {indices.dtype}")
     if input.ndim < 2:
-        raise IndexError(f"input of shape {tuple(input.shape)} has no classes, wants (N, C) or (N, C, d1, ..., dK)")
+        raise IndexError(f"input must have shape (N, C) or (N, C, d1, ..., dK), got shape {tuple(input.shape)}")
     classes = input.shape[1]
     indices = indices.long()
     least, largest = map(int, indices.aminmax()) if indices.numel() else (0, -1)

@@ -14,11 +14,12 @@ is rounded once. A zero coefficient silences its term even at an infinite logit.
 
 import numbers
 import threading
+from reprlib import repr as short_repr
 
 import numpy as np
 from numpy.ma import MaskedArray
 
-from bce_bridge import _abi
+from bce_bridge import _abi, _errors
 
 __all__ = ["Accumulator", "build_info", "curvature", "get_num_threads", "loss", "loss_and_grad", "set_num_threads"]
 
@@ -39,20 +40,20 @@ def _describe(array):
 def _operand(name, value):
     """value as an array of a dtype that the core reads, copied only if it must be."""
     if value is None:
-        raise TypeError(f"{name} is None, wants a real array")
+        raise TypeError(f"{name} must be an array of real numbers, got None")
     if isinstance(value, MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost: fill it, or give the mask as a weight of 0 and 1")
+        raise TypeError(f"{name} must have no mask, got a masked array: fill it, or give the mask as a weight of 0 and 1")
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{name} is no array: {error}") from None
+        raise ValueError(f"{name} must be an array: {error}") from None
     dtype = array.dtype
     if _name(dtype):
         return array
     if dtype.kind not in "fiub" and dtype.name != "bfloat16":
-        raise TypeError(f"{name} has dtype {dtype}, wants real numbers")
+        raise TypeError(f"{name} must have a real dtype, got {dtype}")
     if dtype.kind == "f" and dtype.itemsize > 8:
-        raise TypeError(f"{name} has dtype {dtype}, which float64 cannot hold: convert it with astype(float64)")
+        raise TypeError(f"{name} must have a dtype that float64 can hold, got {dtype}: convert it with .astype('float64')")
     if dtype.name not in _abi.DTYPES:
         return array.astype(np.float64)  # uint16, uint32, uint64
     if not dtype.isnative:
@@ -68,7 +69,7 @@ def _operands(logits, targets, weight, pos_weight):
     x = _operand("logits", logits)
     y = _operand("targets", targets)
     if x.dtype.kind == "b":
-        raise TypeError("logits has dtype bool, wants real numbers")
+        raise TypeError("logits must have a real dtype, got bool")
     if not _floating(x.dtype):
         x = x.astype(np.float64)
     w = None if weight is None else _operand("weight", weight)
@@ -77,6 +78,7 @@ def _operands(logits, targets, weight, pos_weight):
 
 
 def _run(operands, reduction, label_smoothing, **results):
+    label_smoothing = _errors.checked_label_smoothing(label_smoothing)
     _abi.evaluate(*(None if a is None else _describe(a) for a in operands), label_smoothing, reduction, **results)
 
 
@@ -93,20 +95,20 @@ def checked_operands(logits, targets, weight=None, pos_weight=None, reduction="m
 def _result(out, logits, operands):
     """Return out if the core may write a derivative there. `out` must be an operand itself or overlap none."""
     if isinstance(out, MaskedArray):
-        raise TypeError("out is a masked array, whose mask would not be kept: give its data")
+        raise TypeError("out must have no mask, got a masked array: give its .data")
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"out is of type {type(out).__name__}, wants a NumPy array")
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if not _floating(out.dtype) or _name(out.dtype) is None or not out.dtype.isnative:
-        raise TypeError(f"out has dtype {out.dtype}, wants a native float64, float32, float16 or bfloat16")
+        raise TypeError(f"out must have a native dtype float64, float32, float16 or bfloat16, got {out.dtype}")
     if out.shape != logits.shape:
-        raise ValueError(f"out of shape {out.shape} must have the logits' shape {logits.shape}")
+        raise ValueError(f"out must have the logits' shape {logits.shape}, got shape {out.shape}")
     if not out.flags.writeable:
-        raise ValueError("out is read-only")
+        raise ValueError("out must be writeable, got a read-only array")
     if _overlaps_itself(out):
-        raise ValueError("out overlaps itself: elements of it share memory")
+        raise ValueError("out must not overlap itself, got elements that share memory")
     for operand in operands:
         if operand is not None and np.shares_memory(out, operand) and _describe(operand) != _describe(out):
-            raise ValueError("out overlaps an operand: it may be an operand itself, or share no memory with one")
+            raise ValueError("out must be an operand itself or overlap none, got a part of an operand's memory")
     return out
 
 
@@ -167,8 +169,8 @@ def loss(logits, targets, weight=None, pos_weight=None, reduction="mean", *, lab
     Raises
     ------
     TypeError
-        If an argument does not hold real numbers (text, objects, complex numbers, dates, masked arrays) or is wider than
-        float64, or if the logits are boolean.
+        If an array does not hold real numbers (text, objects, complex numbers, dates, masked arrays) or is wider than float64,
+        if the logits are boolean, or if label_smoothing is not a number.
     ValueError
         If shapes do not fit, reduction is unknown, or label_smoothing is outside [0, 1].
 
@@ -355,13 +357,13 @@ class Accumulator:
             If the count would pass 2^63 - 1.
         """
         if not isinstance(other, Accumulator):
-            raise TypeError(f"other is of type {type(other).__name__}, wants an Accumulator")
+            raise TypeError(f"other must be an Accumulator, got {type(other).__name__}")
         return self._add(_abi.partial_from(other._fields()))
 
     def _add(self, partial):
         with self._lock:
             if self._partial.count > _MAX_COUNT - partial.count:
-                raise OverflowError(f"the count of {self._partial.count} and {partial.count} elements is above 2^63 - 1")
+                raise OverflowError(f"count must be at most 2^63 - 1, got {self._partial.count} + {partial.count}")
             _abi.lib.bce_partial_merge(self._partial, partial)
         return self
 
@@ -372,7 +374,7 @@ class Accumulator:
     def _round(self, reduction, dtype):
         dtype = np.dtype(dtype)
         if not _floating(dtype) or dtype.name not in _abi.DTYPES:
-            raise TypeError(f"dtype is {dtype}, wants float64, float32, float16 or bfloat16")
+            raise TypeError(f"dtype must be float64, float32, float16 or bfloat16, got {dtype}")
         result = np.empty((), dtype.newbyteorder("="))
         with self._lock:
             _abi.round_partial(self._partial, reduction, dtype.name, result.ctypes.data)
@@ -469,10 +471,10 @@ class Accumulator:
         True
         """
         if not isinstance(array, np.ndarray) or array.dtype.newbyteorder("=") != np.int64:
-            got = f"dtype {array.dtype}" if isinstance(array, np.ndarray) else f"type {type(array).__name__}"
-            raise TypeError(f"array is of {got}, wants a NumPy array of int64")
+            got = f"dtype {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise TypeError(f"array must be a NumPy array of int64, got {got}")
         if array.shape != (_abi.PARTIAL_SIZE,):
-            raise ValueError(f"array has the shape {array.shape}, wants ({_abi.PARTIAL_SIZE},)")
+            raise ValueError(f"array must have shape ({_abi.PARTIAL_SIZE},), got shape {array.shape}")
         fields = array.tolist()
         return cls._of(sum(limb << 32 * i for i, limb in enumerate(fields[:-4])), *fields[-4:])
 
@@ -485,11 +487,11 @@ class Accumulator:
         finite = count - nan - plus_infinity - minus_infinity
         if min(count, nan, plus_infinity, minus_infinity, finite) < 0 or count > _MAX_COUNT:
             raise ValueError(
-                f"no accumulator's state: {count} elements, {nan} of them NaN, {plus_infinity} plus infinity and "
-                f"{minus_infinity} minus infinity"
+                f"state must be that of an Accumulator, got {count} elements, {nan} of them NaN, {plus_infinity} plus infinity "
+                f"and {minus_infinity} minus infinity"
             )
         if abs(total) > finite * _MAX_FLOAT64:
-            raise ValueError(f"no accumulator's state: its sum is too large for {finite} finite numbers")
+            raise ValueError(f"state must be that of an Accumulator, got a sum too large for {finite} finite numbers")
         last = _abi.PARTIAL_LIMBS - 1
         limbs = [total >> 32 * i & 0xFFFFFFFF for i in range(last)]
         accumulator = cls()
@@ -504,7 +506,8 @@ class Accumulator:
     def __setstate__(self, state):
         fits = isinstance(state, dict) and set(state) == set(_STATE) and all(type(value) is int for value in state.values())
         if not fits or state["format"] != _STATE_FORMAT:
-            raise ValueError(f"no accumulator's state of format {_STATE_FORMAT}, a dict of the integers {', '.join(_STATE)}")
+            wanted = f"a dict of the integers {', '.join(_STATE)} with format {_STATE_FORMAT}"
+            raise ValueError(f"state must be that of an Accumulator, {wanted}, got {short_repr(state)}")
         self._partial = Accumulator._of(*(state[name] for name in _STATE[1:]))._partial
         self._lock = threading.Lock()
 
@@ -531,7 +534,7 @@ def set_num_threads(n):
         For any other n.
     """
     if isinstance(n, (bool, np.bool_)) or not isinstance(n, numbers.Integral) or not 1 <= n <= _abi.MAX_THREADS:
-        raise ValueError(f"n is {n!r}, wants an integer from 1 to {_abi.MAX_THREADS}")
+        raise ValueError(f"n must be an integer from 1 to {_abi.MAX_THREADS}, got {n!r}")
     _abi.lib.bce_set_num_threads(int(n))
 
 

@@ -14,7 +14,7 @@ import sys
 
 import numpy as np
 
-from bce_bridge import core
+from bce_bridge import _errors, core
 
 __all__ = ["BCEWithLogitsLoss", "binary_cross_entropy_with_logits"]
 
@@ -64,14 +64,14 @@ def binary_cross_entropy_with_logits(x=None, target=None, weight=None, reduction
     0.2201
     """
     if (x is None) == (input is None) or target is None:
-        raise TypeError("wants logits, as x or as input, and a target")
+        raise TypeError("x or input must be given, not both, and target")
     if not isinstance(reduction, str) or reduction not in _REDUCTIONS:
         raise ValueError(f"reduction must be one of {_REDUCTIONS}, got {reduction!r}")
     x = input if x is None else x
     given = {"x": x, "target": target, "weight": weight, "pos_weight": pos_weight}
     for name, value in given.items():
         if name != "x" and getattr(value, "requires_grad", False):
-            raise RuntimeError(f"{name} requires grad, for which there is no derivative here: detach it")
+            raise RuntimeError(f"{name} must not require grad, for there is no derivative in it here: detach it")
     arrays = {name: _array(value) for name, value in given.items() if value is not None}
     if arrays["target"].dtype.kind == "f":
         arrays["target"] = arrays["target"].astype(np.result_type(arrays["x"], arrays["target"]), copy=False)
@@ -79,7 +79,7 @@ def binary_cross_entropy_with_logits(x=None, target=None, weight=None, reduction
         shape = np.broadcast_shapes(*(array.shape for array in arrays.values()))
     except ValueError:
         shapes = ", ".join(f"{name} of shape {array.shape}" for name, array in arrays.items())
-        raise ValueError(f"{shapes} do not broadcast") from None
+        raise ValueError(f"shapes must broadcast against each other, got {shapes}") from None
     arrays = {name: np.broadcast_to(array, shape) for name, array in arrays.items()}
     operands = arrays["x"], arrays["target"], arrays.get("weight"), arrays.get("pos_weight"), reduction
     lucid = sys.modules.get("lucid")
@@ -89,7 +89,7 @@ def binary_cross_entropy_with_logits(x=None, target=None, weight=None, reduction
             return _differentiable(lucid, x, *core.loss_and_grad(*operands))
         loss = core.loss(*operands)
     except TypeError as error:  # names the core's argument
-        raise TypeError(str(error).replace("logits", "x").replace("targets", "target")) from None
+        raise TypeError(_errors.renamed(error, "x", "target")) from None
     return lucid.tensor(np.asarray(loss), device=x.device) if tensor else loss
 
 

@@ -16,7 +16,7 @@ from bce_bridge.torch.functional import binary_cross_entropy_with_logits
 try:
     import pykeen.losses as losses
 except ImportError as error:
-    raise ImportError("bce_bridge.pykeen wants PyKEEN: pip install 'bce-bridge[pykeen]'") from error
+    raise ImportError("bce_bridge.pykeen requires PyKEEN: pip install 'bce-bridge[pykeen]'") from error
 
 __all__ = ["BCEBridgeLoss", "BCEWithLogitsLoss", "register"]
 

@@ -108,13 +108,13 @@ def test_own_data(tmp_path, suffix):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("logit,target\n1,0\nx,1\n", "row 3, column logit: 'x' is no number"),
-        ("logit,target\n1\n", "row 2, column target: None is no number"),
-        ("logit,target\n1,\n", "row 2, column target: '' is no number"),
+        ("logit,target\n1,0\nx,1\n", "row 3, column logit must be a number, got 'x'"),
+        ("logit,target\n1\n", "row 2, column target must be a number, got None"),
+        ("logit,target\n1,\n", "row 2, column target must be a number, got ''"),
         ("logit,target\n1,0,7\n", "row 2, column (no name)"),
-        ("logit,label\n1,0\n", "wants the columns logit, target"),
-        ("", "wants the columns logit, target"),
-        ("logit,target,logit\n1,0,2\n", "the columns ['logit'] are there more than once"),
+        ("logit,label\n1,0\n", "must have the columns logit, target"),
+        ("", "must have the columns logit, target"),
+        ("logit,target,logit\n1,0,2\n", "must have each column once, got more of ['logit']"),
         ('logit,target\n1,"0\n', "unexpected end of data"),
         ("logit,target\n1,\xe9\n".encode("latin-1"), "can't decode byte 0xe9"),
     ],
@@ -172,7 +172,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
 
 def test_bad_arguments_are_refused(tmp_path):
     assert "no-such-file" in run("crosscheck", "--data", "no-such-file.csv", check=2).stderr
-    assert "wants a .npz or .csv file" in run("crosscheck", "--data", str(tmp_path / "a.txt"), check=2).stderr
+    assert "must be a .npz or .csv file, got .txt" in run("crosscheck", "--data", str(tmp_path / "a.txt"), check=2).stderr
     assert "usage" in run("bake", check=2).stderr
 
 

@@ -186,7 +186,7 @@ def _split(name):
     """A name of TYPES as (dtype, what is given)."""
     dtype, plus, given = name.partition("+")
     if dtype not in ("float64", "float32", "float16", "bfloat16") or given != ("pos_weight" if plus else ""):
-        raise ValueError(f"type is {name!r}, wants a floating type, or one with +pos_weight, such as {', '.join(TYPES)}")
+        raise ValueError(f"type must be a floating type, or one with +pos_weight, got {name!r}: take some of {','.join(TYPES)}")
     return dtype, given or "none"
 
 

@@ -23,7 +23,7 @@ def size(text):
     digits = text.rstrip("KMGi")
     unit = text[len(digits) :]
     if not digits.isdecimal() or int(digits) == 0 or unit not in ("", *UNITS):
-        raise ValueError(f"size is {text!r}, wants a whole number above 0, perhaps with Ki, Mi or Gi")
+        raise ValueError(f"size must be a whole number above 0, perhaps with Ki, Mi or Gi, got {text!r}")
     return int(digits) * UNITS.get(unit, 1)
 
 
@@ -145,7 +145,7 @@ def update_markdown(results, source, target):
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise ValueError(f"{target}: wants the lines {begin} and {end}, between which the tables go")
+        raise ValueError(f"{target} must have the lines {begin} and {end}, between which the tables go")
     with open(target, "w", encoding="utf-8") as file:
         file.write(f"{before}{begin}\n\n{markdown(results)}\n\n{end}{after}")
 

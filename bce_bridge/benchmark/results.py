@@ -138,7 +138,7 @@ def read(path):
         if str(path).endswith(".json"):
             content = json.load(file)
             if not isinstance(content, dict) or content.get("format") != FORMAT:
-                raise ValueError(f"{path}: wants what bce-bridge bench --json wrote, of format {FORMAT}")
+                raise ValueError(f"{path} must be what bce-bridge bench --json wrote, of format {FORMAT}")
             environment, records = content["environment"], content["rows"]
         else:
             lines = file.read().splitlines()
@@ -150,7 +150,7 @@ def read(path):
         rows = [Row(*(kinds[name](record[name]) for name in Row._fields)) for record in records]
         missing = {"cores", "instruction set"} - set(environment)
     except KeyError as error:
-        raise ValueError(f"{path}: no column {error}, wants what bce-bridge bench --csv wrote") from None
+        raise ValueError(f"{path} must be what bce-bridge bench --csv wrote, got no column {error}") from None
     if missing or not rows:
-        raise ValueError(f"{path}: no rows, or no environment before them: wants what bce-bridge bench --csv wrote")
+        raise ValueError(f"{path} must be what bce-bridge bench --csv wrote, got no rows, or no environment before them")
     return Results(environment, rows)

@@ -57,14 +57,14 @@ def from_file(path):
     elif path.suffix == ".csv":
         columns = _read_csv(path)
     else:
-        raise ValueError(f"{path}: wants a .npz or .csv file, got {path.suffix or 'no suffix'}")
+        raise ValueError(f"{path} must be a .npz or .csv file, got {path.suffix or 'no suffix'}")
     unknown = sorted(set(columns) - set(COLUMNS))
     missing = [name for name in COLUMNS[:2] if name not in columns]
     if unknown or missing:
-        raise ValueError(f"{path}: wants the columns logit, target and optionally weight, pos_weight; got {sorted(columns)}")
+        raise ValueError(f"{path} must have the columns logit, target and optionally weight, pos_weight, got {sorted(columns)}")
     for name, column in columns.items():
         if column.dtype.kind not in "fiub":
-            raise ValueError(f"{path}: column {name} has dtype {column.dtype}, wants real numbers")
+            raise ValueError(f"{path}: column {name} must have a real dtype, got {column.dtype}")
     return Dataset(str(path), *(columns.get(name) for name in COLUMNS))
 
 
@@ -77,7 +77,7 @@ def _read_npz(path):
             with archive:
                 return {name: archive[name] for name in archive.files}
     except (EOFError, MemoryError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: wants a readable .npz file: {error}") from None
+        raise ValueError(f"{path} must be a readable .npz file: {error}") from None
 
 
 def _read_csv(path):
@@ -89,7 +89,7 @@ def _read_csv(path):
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: line {reader.line_num}: {error}") from None
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{path}: the columns {twice} are there more than once")
+        raise ValueError(f"{path} must have each column once, got more of {twice}")
     columns = {name: np.empty(len(rows)) for name in names}
     for i, row in enumerate(rows):
         for name in [*names, *(["(no name)"] if None in row else [])]:
@@ -97,7 +97,7 @@ def _read_csv(path):
             try:
                 columns[name][i] = float(text)
             except (TypeError, ValueError, KeyError):
-                raise ValueError(f"{path}: row {i + 2}, column {name}: {text!r} is no number") from None
+                raise ValueError(f"{path}: row {i + 2}, column {name} must be a number, got {text!r}") from None
     return columns
 
 
@@ -107,7 +107,7 @@ def loss_sums(dataset, progress=lambda text, done, total: None, device="cpu"):
     shape = dataset.logits.shape
     operands = (dataset.logits, dataset.targets, dataset.weight, dataset.pos_weight)
     if dataset.targets.shape != shape:
-        raise ValueError(f"target of shape {dataset.targets.shape} must have the shape of logit, {shape}")
+        raise ValueError(f"target must have the logit's shape {shape}, got shape {dataset.targets.shape}")
     columns = [np.broadcast_to(1.0 if a is None else a, shape).ravel() for a in operands]
     total = mp.mpf(0)
     with mp.workprec(PRECISION):

@@ -126,7 +126,7 @@ def small(sweep, prefix):
 def check_suffix(path):
     """Raises ValueError for a path, if there is one, that write() would not draw to."""
     if path is not None and not str(path).endswith(".svg"):
-        raise ValueError(f"plot is {str(path)!r}, wants an .svg file")
+        raise ValueError(f"plot must be an .svg file, got {str(path)!r}")
 
 
 def write(sweeps, path):

@@ -18,6 +18,7 @@ from mpmath import mpf
 from rich import box
 from rich.table import Table
 
+from bce_bridge import _errors
 from bce_bridge.conformance import compare
 from bce_bridge.conformance.cases import DTYPES, QUANTITIES, case_of, read_vectors
 from bce_bridge.conformance.exact import exact
@@ -107,14 +108,14 @@ def select(flags=None, dtypes=None):
     for name, chosen, known in (("flag", flags, vectors["flags"]), ("dtype", dtypes, DTYPES)):
         for value in chosen or ():
             if value not in known:
-                raise ValueError(f"{name} is {value!r}, wants one of {', '.join(known)}")
+                raise _errors.choice(name, known, value)
     cases = [
         case
         for case in vectors["cases"]
         if (not flags or set(flags) & set(case["flags"])) and (not dtypes or case["dtype"] in dtypes)
     ]
     if not cases:
-        raise ValueError(f"no case has one of the flags {', '.join(flags)} and a dtype of {', '.join(dtypes)}")
+        raise ValueError(f"flag and dtype must have a case in common, got {', '.join(flags)} and {', '.join(dtypes)}")
     return cases
 
 
@@ -125,15 +126,15 @@ def run(command, cases, ulp=4.0, timeout=60.0, progress=lambda text, done, total
     command that cannot be started.
     """
     if not 0 < ulp < float("inf"):
-        raise ValueError(f"ulp is {ulp:g}, wants a finite number above 0")
+        raise ValueError(f"ulp must be a finite number above 0, got {ulp:g}")
     if not 0 < timeout <= threading.TIMEOUT_MAX:
-        raise ValueError(f"timeout is {timeout:g}, wants a number of seconds above 0")
+        raise ValueError(f"timeout must be a number of seconds above 0, got {timeout:g}")
     try:
         words = shlex.split(command)
     except ValueError as error:
-        raise ValueError(f"command is {command!r}: {error}") from None
+        raise ValueError(f"command must be a program and its arguments, got {command!r}: {error}") from None
     if not words:
-        raise ValueError("command is empty, wants a program and its arguments")
+        raise ValueError(f"command must be a program and its arguments, got {command!r}")
     result = Result(command, ulp, [Outcome(case) for case in cases])
     progress(words[0], 0, len(cases))
     lines = "".join(json.dumps({key: case[key] for key in SENT if key in case}) + "\n" for case in cases)
@@ -222,18 +223,18 @@ def _read_answers(text, ids, problems):
         try:
             answer = json.loads(line, object_pairs_hook=_object)
         except (json.JSONDecodeError, RecursionError):
-            problems.append(f"line {i} is no JSON: {_clipped(line)}")
+            problems.append(f"line {i} must be JSON, got {_clipped(line)}")
             continue
         except ValueError as error:
-            problems.append(f"line {i} {error}: {_clipped(line)}")
+            problems.append(f"line {i} {error}, got {_clipped(line)}")
             continue
         id = answer.get("id") if isinstance(answer, dict) else None
         if not isinstance(id, str):
-            problems.append(f'line {i} is no object with an "id": {_clipped(line)}')
+            problems.append(f'line {i} must be an object with an "id", got {_clipped(line)}')
         elif id not in ids:
-            problems.append(f"line {i} answers the unknown case {_clipped(id)}")
+            problems.append(f"line {i} must answer a case that was asked, got {_clipped(id)}")
         elif id in answers:
-            problems.append(f"line {i} answers {id} a second time")
+            problems.append(f"line {i} must answer another case, got {id} a second time")
         else:
             answers[id] = answer
     return answers
@@ -243,7 +244,7 @@ def _object(members):
     """A JSON object as a dict. Raises ValueError for a name that comes twice."""
     found = dict(members)
     if len(found) < len(members):
-        raise ValueError("has a member twice")
+        raise ValueError("must have each member once")
     return found
 
 
@@ -258,14 +259,14 @@ def _judge(outcome, answer, ulp):
         return
     outcome.status = "failed"
     if "unsupported" in members:
-        outcome.reason = f"unsupported is {_clipped(json.dumps(answer['unsupported']))}, wants a text and no other answer"
+        outcome.reason = f"unsupported must be a text and the only answer, got {_clipped(json.dumps(answer['unsupported']))}"
         return
     if not members:
-        outcome.reason = f"an answer without any of {', '.join(QUANTITIES)}"
+        outcome.reason = f"an answer must have one of {', '.join(QUANTITIES)}"
         return
     for name in sorted(members):
         if name not in QUANTITIES:
-            outcome.reason = f"unknown member {_clipped(name)}, wants {', '.join(QUANTITIES)} or unsupported"
+            outcome.reason = f"a member must be one of {', '.join(QUANTITIES)} or unsupported, got {_clipped(name)}"
             return
     outcome.quantities = members
     wanted = exact(case_of(outcome.case))
@@ -288,13 +289,13 @@ def _judge_quantity(name, numbers, exact_answers, dtype, ulp):
     numbers = numbers if isinstance(numbers, list) else [numbers]
     values, terms = exact_answers.values[name], exact_answers.terms[name]
     if len(numbers) != len(values):
-        return f"{name} has {len(numbers)} numbers, wants {len(values)}", float("inf")
+        return f"{name} must have {len(values)} numbers, got {len(numbers)}", float("inf")
     worst, reason = 0.0, ""
     for i, (number, value, magnitude) in enumerate(zip(numbers, values, terms)):
         try:
             got = compare.rounded(mpf(_number(number)), dtype)
         except (ValueError, TypeError, OverflowError):
-            return f"{name}[{i}] is no number: {_clipped(json.dumps(number))}", float("inf")
+            return f"{name}[{i}] must be a number, got {_clipped(json.dumps(number))}", float("inf")
         error = compare.error_in_ulp(got, value, dtype, magnitude if compare.cancels(value, magnitude) else None)
         if error > max(worst, ulp):
             right, off = compare.rounded(value, dtype), f"{error:.{10 if error < 1 else 3}g}"

@@ -18,14 +18,15 @@ nnf_binary_cross_entropy_with_logits <- function(input, target, weight = NULL, r
 bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, reduction = "mean", gradient = FALSE,
                             na.action = na.fail, label_smoothing = 0, dtype = "float64") {
   if (!identical(dtype, "float64")) {
-    abort(sys.call(), "dtype is ", deparse(dtype, nlines = 1), ", wants \"float64\": or use the package bcebridge")
+    abort(sys.call(), "dtype must be \"float64\", got ", deparse(dtype, nlines = 1), ": use the package bcebridge")
   }
   if (!isTRUE(gradient) && !isFALSE(gradient)) {
-    abort(sys.call(), "gradient is ", deparse(gradient, nlines = 1), ", wants TRUE or FALSE")
+    abort(sys.call(), "gradient must be TRUE or FALSE, got ", deparse(gradient, nlines = 1))
   }
   check_na_action(na.action, sys.call())
-  if (!is.numeric(label_smoothing) || is.object(label_smoothing) || length(label_smoothing) != 1) {
-    abort(sys.call(), "label_smoothing is ", deparse(label_smoothing, nlines = 1), ", wants a number in [0, 1]")
+  plain <- is.numeric(label_smoothing) && !is.object(label_smoothing) && length(label_smoothing) == 1
+  if (!plain || !isTRUE(label_smoothing >= 0 && label_smoothing <= 1)) {
+    abort(sys.call(), "label_smoothing must be a number in [0, 1], got ", deparse(label_smoothing, nlines = 1))
   }
   ask_python(input, target, weight, pos_weight, reduction, gradient, label_smoothing, sys.call())
 }
@@ -37,7 +38,7 @@ check_na_action <- function(na.action, call) {
   if (identical(na.action, na.fail) || identical(na.action, "na.fail")) return()
   pass <- identical(na.action, stats::na.pass)
   got <- if (pass) "na.pass" else if (is.function(na.action)) "another function" else deparse(na.action, nlines = 1)
-  abort(call, "na.action is ", got, ", wants na.fail: leave elements out before the call, or use the package bcebridge")
+  abort(call, "na.action must be na.fail, got ", got, ": leave elements out before the call, or use the package bcebridge")
 }
 
 # The settings of a loss lie in its environment, to be read and replaced as in a torch module.
@@ -45,7 +46,7 @@ registerS3method("$", "bce_bridge_loss", function(x, name) environment(x)[[name]
 
 registerS3method("$<-", "bce_bridge_loss", function(x, name, value) {
   if (!name %in% names(formals(nn_bce_with_logits_loss))) {
-    abort(NULL, "a loss has no setting ", name, ", wants weight, reduction or pos_weight")
+    abort(NULL, "the setting must be weight, reduction or pos_weight, got ", name)
   }
   assign(name, value, envir = environment(x))
   x
@@ -59,10 +60,13 @@ registerS3method("print", "bce_bridge_loss", function(x, ...) {
 ask_python <- function(input, target, weight, pos_weight, reduction, gradient, label_smoothing, call) {
   reduction <- tryCatch(
     match.arg(reduction, c("mean", "sum", "none")),
-    error = function(e) abort(call, "reduction is ", deparse(reduction, nlines = 1), ": ", conditionMessage(e))
+    error = function(e) {
+      wanted <- "\"mean\", \"sum\" or \"none\""
+      abort(call, "reduction must be ", wanted, ", got ", deparse(reduction, nlines = 1), ": ", conditionMessage(e))
+    }
   )
   if (is.logical(input)) {
-    abort(call, "input is of type logical, wants numeric logits: are input and target the wrong way round?")
+    abort(call, "input must be numeric logits, got type logical: are input and target the wrong way round?")
   }
   answer <- python(
     as_doubles(input, "input", call),
@@ -102,12 +106,12 @@ fixes <- c(
 as_doubles <- function(x, name, call) {
   kinds <- if (is.object(x)) class(x) else typeof(x)
   if (is.object(x) || !kinds %in% c("double", "integer", "logical")) {
-    got <- if (is.object(x)) paste("of class", kinds[[1]]) else if (is.null(x)) "NULL" else paste("of type", kinds)
+    got <- if (is.object(x)) paste("class", kinds[[1]]) else if (is.null(x)) "NULL" else paste("type", kinds)
     fix <- c(fixes[kinds[kinds %in% names(fixes)]], if (is.object(x)) "use as.numeric() if its numbers are meant")
-    abort(call, name, " is ", got, ", wants a numeric vector, matrix or array", if (length(fix)) paste0(": ", fix[[1]]))
+    abort(call, name, " must be a numeric vector, matrix or array, got ", got, if (length(fix)) paste0(": ", fix[[1]]))
   }
   missing <- if (anyNA(x)) which(is.na(x) & !is.nan(x))
-  if (length(missing)) abort(call, name, " is NA at [", missing[[1]], "], wants numbers: leave such elements out")
+  if (length(missing)) abort(call, name, " must have no NA, got NA at [", missing[[1]], "]: leave such elements out")
   storage.mode(x) <- "double"
   x
 }

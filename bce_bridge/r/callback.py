@@ -5,7 +5,7 @@ Imports torch where a device is asked for.
 
 import numpy as np
 
-from bce_bridge import core
+from bce_bridge import _errors, core
 from bce_bridge.r import session
 
 _python = None  # the R function that calls back; R does not keep it alive
@@ -84,7 +84,7 @@ def _answer(input, target, weight, pos_weight, reduction, gradient, label_smooth
         results = compute(operands, reduction[0], gradient[0], label_smoothing[0])
         return rinterface.ListSexpVector([_flat(rinterface, result) for result in results])
     except (TypeError, ValueError) as error:
-        return rinterface.StrSexpVector([_in_terms_of_r(str(error))])
+        return rinterface.StrSexpVector([_errors.renamed(error, "input", "target")])
     except BaseException as error:
         return rinterface.StrSexpVector([f"{type(error).__name__}: {error}"])
     finally:
@@ -117,9 +117,3 @@ def _on_device(operands, reduction, gradient, label_smoothing):
 
 def _flat(rinterface, result):
     return session.to_r(rinterface, None if result is None else np.ravel(result, order="F"))
-
-
-def _in_terms_of_r(message):
-    for name, name_in_r in (("logits'", "input's"), ("logits", "input"), ("targets", "target")):
-        message = message.replace(name, name_in_r)
-    return message

@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from bce_bridge import core
+from bce_bridge import _errors, core
 from bce_bridge.r import process, session
 
 IMPLEMENTATIONS = ("r-package", "r-nmath", "r-tensors", "r-torch")
@@ -13,7 +13,7 @@ _ON_TENSORS = ("r-tensors", "r-torch")
 
 def _check_implementation(implementation):
     if implementation not in IMPLEMENTATIONS:
-        raise ValueError(f"implementation is {implementation!r}, wants one of {', '.join(map(repr, IMPLEMENTATIONS))}")
+        raise _errors.choice("implementation", IMPLEMENTATIONS, implementation)
 
 
 def _call(implementation):
@@ -96,7 +96,7 @@ def evaluate(implementation, logits, targets, weight=None, pos_weight=None, redu
     x = operands[0]
     if implementation in _ON_TENSORS:
         if x.dtype not in (np.float32, np.float64):
-            raise TypeError(f"logits has dtype {x.dtype}, wants float32 or float64 for {implementation!r}")
+            raise TypeError(f"logits must have dtype float32 or float64 for {implementation!r}, got {x.dtype}")
         dtypes = [a if a is None else a.dtype if a.dtype in (np.float32, np.float64) else x.dtype for a in operands]
         loss_dtype, gradient_dtype = dtypes[1], x.dtype
         operands = [*operands, *(a if a is None else a.name for a in dtypes)]

@@ -19,7 +19,7 @@ answer <- function(name, ...) {
 run <- function(source) {
   value <- eval(parse(text = source, keep.source = FALSE), new.env(parent = globalenv()))
   if (!is.list(value) || is.null(names(value)) || !all(vapply(value, function(x) is.numeric(x) && !is.object(x), NA))) {
-    stop("the source gives no named list of numeric vectors")
+    stop("the value of source must be a named list of numeric vectors")
   }
   c(list(names(value)), lapply(value, as.double))
 }

@@ -59,7 +59,7 @@ def _import_rpy2():
     if home is None:
         raise NotAvailable(_NO_R)
     if not Path(home, "library", "base").is_dir():  # without it R ends the process
-        raise NotAvailable(f"R_HOME is {home!r}, which holds no R: set it to what R RHOME prints, or leave it unset")
+        raise NotAvailable(f"R_HOME must be the folder of an R, got {home!r}: set it to what R RHOME prints, or leave it unset")
     try:
         from rpy2 import rinterface
         from rpy2.rinterface_lib import openrlib
@@ -200,7 +200,7 @@ def run(source):
         If source holds a NUL character.
     """
     if "\0" in source:
-        raise ValueError(f"source holds a NUL character at {source.index(chr(0))}, where R would take it to end")
+        raise ValueError(f"source must have no NUL character, where R would take it to end, got one at {source.index(chr(0))}")
     names, *columns = call("run", source)
     return dict(zip(names, columns, strict=True))
 

@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 
-from bce_bridge import _abi
+from bce_bridge import _abi, _errors
 from bce_bridge.torch import checks, evaluate, functional
 from bce_bridge.torch.derivatives import scaled_first
 
@@ -71,9 +71,9 @@ def global_loss(logits, targets, weight=None, pos_weight=None, reduction="mean",
         ddp_model.register_comm_hook(None, add)
     """
     if not dist.is_initialized():
-        raise RuntimeError("global_loss wants a process group: call torch.distributed.init_process_group first")
+        raise RuntimeError("torch.distributed must be initialized: call torch.distributed.init_process_group first")
     if dist.get_rank(group) < 0:
-        raise RuntimeError("group is one that this process is no member of")
+        raise RuntimeError("group must have this process as a member")
     return _GlobalLoss.apply(logits, targets, weight, pos_weight, reduction, label_smoothing, [group])
 
 
@@ -83,9 +83,9 @@ class _GlobalLoss(torch.autograd.Function):
         partial = _abi.partial_from()
         try:
             if reduction not in ("mean", "sum"):
-                raise ValueError(f"reduction is {reduction!r}, wants 'mean' or 'sum'")
+                raise _errors.choice("reduction", ("mean", "sum"), reduction)
             if any(ctx.needs_input_grad[1:]):
-                raise RuntimeError("targets or weights require grad, of which there is no global derivative: detach them")
+                raise RuntimeError("targets and weights must not require grad, which have no global derivative: detach them")
             dtype = _add(partial, logits, targets, weight, pos_weight, label_smoothing)
         except Exception:
             _exchange(groups, partial, None)
@@ -100,7 +100,7 @@ class _GlobalLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         if torch.is_grad_enabled():
-            raise RuntimeError("global_loss has first derivatives only: call backward without create_graph")
+            raise RuntimeError("create_graph must be False, global_loss has first derivatives only: call backward without it")
         logits, targets, weight, pos_weight = ctx.saved_tensors
         if not scaled_first(logits.dtype, grad_output.dtype):
             gradient = _gradient(logits, targets, weight, pos_weight, *ctx.options).mul_(grad_output)
@@ -128,7 +128,7 @@ def _exchange(groups, partial, choice):
         raise RuntimeError(f"{ranks[None]} of {sum(ranks.values())} ranks raised an error of their own: see there")
     if choice is not None and len(ranks) > 1:
         asked = ", ".join(f"{n} for the {reduction} in {dtype}" for (dtype, reduction), n in ranks.items())
-        raise ValueError(f"the ranks ask for different losses: {asked}")
+        raise ValueError(f"ranks must ask for the same loss, got {asked}")
     return _abi.partial_from(fields[: _abi.PARTIAL_SIZE])
 
 
@@ -136,7 +136,7 @@ def _add(partial, logits, targets, weight, pos_weight, label_smoothing):
     """Add the element losses to the partial sum. Returns the dtype of the loss."""
     operands = [logits, targets, weight, pos_weight]
     if any(isinstance(operand, DTensor) for operand in operands):
-        raise TypeError("an operand is a DTensor, wants this rank's shard: binary_cross_entropy_with_logits takes DTensors")
+        raise TypeError("operands must be this rank's shards, got a DTensor: binary_cross_entropy_with_logits takes DTensors")
     # On the meta device this only checks.
     empty = [torch.empty_like(operand, device="meta") if isinstance(operand, torch.Tensor) else operand for operand in operands]
     _loss(*empty, "sum", label_smoothing)

@@ -4,7 +4,7 @@ import functools
 
 import torch
 
-from bce_bridge import _abi
+from bce_bridge import _abi, _errors
 
 DTYPES = {getattr(torch, name): name for name in _abi.DTYPES}
 
@@ -106,8 +106,7 @@ def evaluate(input, target, weight, pos_weight, reduction, label_smoothing, name
     try:
         call(*addresses)
     except ValueError as error:
-        # torch calls the logits input
-        raise RuntimeError(str(error).replace("logits'", "input's").replace("logits", "input")) from None
+        raise RuntimeError(_errors.renamed(error, "input", "target")) from None
     idle.append(call)
 
 

@@ -15,6 +15,7 @@ import warnings
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from bce_bridge import _errors
 from bce_bridge.torch import _private, checks, evaluate, operators
 from bce_bridge.torch.autograd import EagerLoss
 from bce_bridge.torch.derivatives import scaled_first
@@ -114,14 +115,14 @@ def binary_cross_entropy_with_logits(
     if target.size() != input.size():
         raise checks.target_error(input, target)
     if type(label_smoothing) is not float or not 0.0 <= label_smoothing <= 1.0:
-        label_smoothing = checks.checked_label_smoothing(label_smoothing)
+        label_smoothing = _errors.checked_label_smoothing(label_smoothing)
     kernel = "core" if plain and backend in ("auto", "core") else kernel_for(backend, input, target, weight, pos_weight)
     if kernel == "aten":
         return _aten(input, target, weight, pos_weight, reduction, label_smoothing)
     if not plain:
         checks.check_readable(input=input, target=target, weight=weight, pos_weight=pos_weight)
     if not input.is_floating_point():
-        raise RuntimeError(f"input has dtype {input.dtype}, wants a floating one: convert it with .float()")
+        raise _errors.not_floating(input)
 
     dtype = loss_dtype(input, target, "cpu" if plain or input.is_meta else input.device.type)
     differentiable = torch.is_grad_enabled() and (
@@ -178,7 +179,7 @@ def _warn_of_aten(problem):
 def kernel_for(backend, input, target, weight, pos_weight):
     """What computes the loss: "core", "triton", "aten", or "operator" if the operators of operators.py choose."""
     if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}, wants one of {', '.join(map(repr, BACKENDS))}")
+        raise _errors.choice("backend", BACKENDS, backend)
     if backend == "aten":
         return backend
     given = [tensor for tensor in (input, target, weight, pos_weight) if tensor is not None]
@@ -203,12 +204,13 @@ def kernel_for(backend, input, target, weight, pos_weight):
     devices = [str(tensor.device) for tensor in given]
     if backend == "core":
         if not on_cpu:
-            raise RuntimeError(f"backend 'core' wants CPU tensors, got {devices}")
+            raise RuntimeError(f"tensors must be on the CPU for backend 'core', got {devices}")
         return "operator"
     if not on_cuda and not (on_cpu and os.environ.get("TRITON_INTERPRET") == "1"):
-        raise RuntimeError(f"backend 'triton' wants CUDA tensors, or TRITON_INTERPRET=1 in the environment, got {devices}")
+        remedy = "move them, or set TRITON_INTERPRET=1 to interpret the kernel"
+        raise RuntimeError(f"tensors must be on a CUDA device for backend 'triton', got {devices}: {remedy}")
     if problem := _triton_problem(input.device):
-        raise RuntimeError(f"backend 'triton' does not serve: {problem}")
+        raise RuntimeError(f"backend must not be 'triton' on {input.device}: {problem}")
     return "triton" if plain else "operator"
 
 

@@ -50,14 +50,14 @@ bce_accumulator <- function(state = NULL) {
 }
 
 check_state <- function(state, name, call) {
-  if (!.Call(C_accumulator_is_state, state)) abort(call, name, " is no accumulator's state, wants what as.raw() of one gives")
+  if (!.Call(C_accumulator_is_state, state)) abort(call, name, " must hold the state of an accumulator, as as.raw() gives it")
   state
 }
 
 # Read from a file, an accumulator may hold anything.
 state_of <- function(accumulator, name, call) {
   if (!inherits(accumulator, "bce_accumulator") || !is.environment(accumulator)) {
-    abort(call, name, " is of class ", class(accumulator)[[1]], ", wants a bce_accumulator")
+    abort(call, name, " must be a bce_accumulator, got class ", class(accumulator)[[1]])
   }
   check_state(get0("state", envir = accumulator, inherits = FALSE), name, call)
 }
@@ -94,14 +94,14 @@ accumulator_methods <- list(
 `$.bce_accumulator` <- function(x, name) {
   method <- accumulator_methods[[name, exact = TRUE]]
   if (is.null(method)) {
-    abort(NULL, "an accumulator has no ", name, ", wants one of ", paste(names(accumulator_methods), collapse = ", "))
+    abort(NULL, "the method must be one of ", paste(names(accumulator_methods), collapse = ", "), ", got ", name)
   }
   method(x)
 }
 
 #' @export
 `$<-.bce_accumulator` <- function(x, name, value) {
-  abort(NULL, "an accumulator has nothing to set, wants $update() or $merge()")
+  abort(NULL, "an accumulator must be left as it is: use $update() or $merge()")
 }
 
 #' @export

@@ -15,7 +15,7 @@ bce_num_threads <- function(n = NULL) {
   if (is.null(n)) return(.Call(C_num_threads, NULL))
   most <- .Call(C_max_threads)
   if (!is.numeric(n) || length(n) != 1 || !isTRUE(n >= 1 && n <= most && n == trunc(n))) {
-    abort(sys.call(), "n is ", deparse(n, nlines = 1), ", wants a whole number from 1 to ", most)
+    abort(sys.call(), "n must be a whole number from 1 to ", most, ", got ", deparse(n, nlines = 1))
   }
   invisible(.Call(C_num_threads, n))
 }

@@ -51,10 +51,10 @@ bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, red
                             na.action = na.fail, label_smoothing = 0, dtype = "float64") {
   call <- sys.call()
   if (!identical(dtype, "float64") && !identical(dtype, "float32")) {
-    abort(call, "dtype is ", deparse(dtype, nlines = 1), ", wants \"float64\" or \"float32\"")
+    abort(call, "dtype must be \"float64\" or \"float32\", got ", deparse(dtype, nlines = 1))
   }
   if (!isTRUE(gradient) && !isFALSE(gradient)) {
-    abort(call, "gradient is ", deparse(gradient, nlines = 1), ", wants TRUE or FALSE")
+    abort(call, "gradient must be TRUE or FALSE, got ", deparse(gradient, nlines = 1))
   }
   evaluate(input, target, weight, pos_weight, reduction, gradient, na.action, label_smoothing, call, dtype = dtype)
 }

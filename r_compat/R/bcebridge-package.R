@@ -29,8 +29,8 @@
 #' @section Types:
 #' Everything is computed in double precision (torch turns plain R numbers into float32 tensors). `input` is double or
 #' integer; `target`, `weight` and `pos_weight` may be logical as well. An operand of another type, or
-#' of any class, is refused by a condition of class `bce_bridge_error`, whose message names the argument, what it got
-#' and what it wants. A NumPy array, or a tensor of torch in Python, that the package reticulate holds stands for its
+#' of any class, is refused by a condition of class `bce_bridge_error`, whose message names the argument, what it must be
+#' and what it got. A NumPy array, or a tensor of torch in Python, that the package reticulate holds stands for its
 #' numbers.
 #'
 #' @section Interrupts:

@@ -15,8 +15,8 @@ evaluate <- function(input, target, weight, pos_weight, reduction, gradient = FA
     input <- o$input
     target <- o$target
     if (!curvature && (is_tensor(input) || is_tensor(target))) {
-      if (pass_na) abort(call, "na.action is na.pass, wants na.fail beside tensors, which have NaN but no NA")
-      if (dtype != "float64") abort(call, "dtype is \"float32\", wants \"float64\" beside tensors: convert those")
+      if (pass_na) abort(call, "na.action must be na.fail beside tensors, which have NaN but no NA, got na.pass")
+      if (dtype != "float64") abort(call, "dtype must be \"float64\" beside tensors, got \"float32\": convert those")
       return(evaluate_tensors(o, reduction, gradient, label_smoothing, call))
     }
     o <- check_operands(input, target, o$weight, o$pos_weight, call, pass_na)
@@ -52,7 +52,7 @@ check_operands <- function(input, target, weight, pos_weight, call, pass_na = FA
 check_label_smoothing <- function(label_smoothing, call) {
   plain <- is.numeric(label_smoothing) && !is.object(label_smoothing) && length(label_smoothing) == 1
   if (!plain || !isTRUE(label_smoothing >= 0 && label_smoothing <= 1)) {
-    abort(call, "label_smoothing is ", deparse(label_smoothing, nlines = 1), ", wants a number in [0, 1]")
+    abort(call, "label_smoothing must be a number in [0, 1], got ", deparse(label_smoothing, nlines = 1))
   }
   label_smoothing
 }
@@ -71,7 +71,10 @@ match_reduction <- function(reduction, call) {
   for (name in reductions) if (identical(reduction, name)) return(name)
   tryCatch(
     match.arg(reduction, reductions),
-    error = function(e) abort(call, "reduction is ", deparse(reduction, nlines = 1), ": ", conditionMessage(e))
+    error = function(e) {
+      wanted <- "\"mean\", \"sum\" or \"none\""
+      abort(call, "reduction must be ", wanted, ", got ", deparse(reduction, nlines = 1), ": ", conditionMessage(e))
+    }
   )
 }
 
@@ -79,6 +82,6 @@ match_reduction <- function(reduction, call) {
 in_terms_of_r <- function(message) {
   terms <- c("logits'" = "input's", logits = "input", targets = "target", ",)" = ")")
   for (term in names(terms)) message <- gsub(term, terms[[term]], message, fixed = TRUE)
-  if (!grepl("of shape", message, fixed = TRUE)) return(message)
+  if (!grepl("got shape", message, fixed = TRUE)) return(message)
   paste0(message, ": a vector without dim has the shape (length), and dimensions are aligned from the last")
 }

@@ -8,7 +8,7 @@ check_na <- function(x, name, call) {
   first <- which(is_na(x))[1]
   if (!is.na(first)) {
     at <- paste(if (is.null(dim(x))) first else arrayInd(first, dim(x)), collapse = ", ")
-    abort(call, name, " is NA at [", at, "], wants numbers: leave such elements out")
+    abort(call, name, " must have no NA, got NA at [", at, "]: leave such elements out")
   }
 }
 
@@ -17,7 +17,7 @@ match_na_action <- function(na.action, call) {
   if (identical(na.action, stats::na.fail) || identical(na.action, "na.fail")) return(FALSE)
   if (identical(na.action, stats::na.pass) || identical(na.action, "na.pass")) return(TRUE)
   got <- if (is.function(na.action)) "another function" else deparse(na.action, nlines = 1)
-  abort(call, "na.action is ", got, ", wants na.fail or na.pass: leave elements out before the call")
+  abort(call, "na.action must be na.fail or na.pass, got ", got, ": leave elements out before the call")
 }
 
 # The elements of input that meet an NA in any operand. Weights are broadcast by the core: where one is 1, log(2) remains.

@@ -38,7 +38,7 @@ settings <- c("weight", "reduction", "pos_weight")
 
 #' @export
 `$<-.bcebridge_loss` <- function(x, name, value) {
-  if (!name %in% settings) abort(NULL, "a loss has no setting ", name, ", wants weight, reduction or pos_weight")
+  if (!name %in% settings) abort(NULL, "the setting must be weight, reduction or pos_weight, got ", name)
   assign(name, value, envir = environment(x))
   x
 }

@@ -16,13 +16,13 @@ fixes <- c(
 check_operand <- function(x, name, call, refuse_na = TRUE) {
   if (is.object(x) || !is.numeric(x) && !is.logical(x)) {
     kinds <- if (is.object(x)) class(x) else typeof(x)
-    got <- if (is.object(x)) paste("of class", kinds[[1]]) else if (is.null(x)) "NULL" else paste("of type", kinds)
+    got <- if (is.object(x)) paste("class", kinds[[1]]) else if (is.null(x)) "NULL" else paste("type", kinds)
     fix <- c(fixes[kinds[kinds %in% names(fixes)]], if (is.object(x)) "use as.numeric() if its numbers are meant")
-    abort(call, name, " is ", got, ", wants a numeric vector, matrix or array", if (length(fix)) paste0(": ", fix[[1]]))
+    abort(call, name, " must be a numeric vector, matrix or array, got ", got, if (length(fix)) paste0(": ", fix[[1]]))
   }
   if (refuse_na) check_na(x, name, call)
   if (name == "input" && is.logical(x)) {
-    abort(call, "input is of type logical, wants numeric logits: are input and target the wrong way round?")
+    abort(call, "input must be numeric logits, got type logical: are input and target the wrong way round?")
   }
   x
 }
@@ -40,7 +40,7 @@ from_python <- function(x, name, call) {
     },
     error = function(e) {
       got <- paste("a Python object of class", class(x)[[1]])
-      abort(call, name, " is ", got, ", which does not become numbers: ", conditionMessage(e))
+      abort(call, name, " must become numbers, got ", got, ": ", conditionMessage(e))
     }
   )
 }

@@ -63,7 +63,7 @@ evaluate_tensors <- function(operands, reduction, gradient, label_smoothing, cal
   }
   if (!identical(described$input$shape, described$target$shape)) {
     shapes <- vapply(described[1:2], function(operand) paste0("(", paste(operand$shape, collapse = ", "), ")"), "")
-    abort(call, "target of shape ", shapes[["target"]], " must have the input's shape ", shapes[["input"]])
+    abort(call, "target must have the input's shape ", shapes[["input"]], ", got shape ", shapes[["target"]])
   }
   if (cast_by_autocast(described$input, described$target)) {
     operands <- lapply(operands, function(tensor) if (!is.null(tensor)) tensor$to(dtype = torch::torch_float()))
@@ -84,7 +84,7 @@ evaluate_tensors <- function(operands, reduction, gradient, label_smoothing, cal
 check_floating <- function(described, input, call) {
   dtype <- if (is.character(described)) as.character(input$dtype) else described$dtype
   if (!dtype %in% floating_dtypes) {
-    abort(call, "input is a tensor of dtype ", dtype, ", wants a floating one: use $to()")
+    abort(call, "input must have a floating dtype, got ", dtype, ": use $to()")
   }
 }
 

@@ -37,7 +37,7 @@ static void describe_data(SEXP x, bce_array *array)
         array->dtype = BCE_INT32;
         break;
     default:
-        Rf_error("an operand is of type %s, wants double, integer or logical", Rf_type2char(TYPEOF(x)));
+        Rf_error("an operand must be double, integer or logical, got %s", Rf_type2char(TYPEOF(x)));
     }
 }
 
@@ -319,7 +319,7 @@ static bce_partial checked_partial(SEXP state)
 {
     bce_partial partial;
     if (!partial_from(&partial, state))
-        Rf_error("no accumulator's state");
+        Rf_error("state must be an accumulator's");
     return partial;
 }
 
@@ -346,7 +346,7 @@ static SEXP accumulator_merge(SEXP state, SEXP other)
 {
     bce_partial partial = checked_partial(state), second = checked_partial(other);
     if (partial.count > INT64_MAX - second.count)
-        return Rf_mkString("the accumulators hold more than 2^63 - 1 elements");
+        return Rf_mkString("count must be at most 2^63 - 1, got more in both accumulators");
     bce_partial_merge(&partial, &second);
     return state_of(&partial);
 }
@@ -421,7 +421,7 @@ static bce_array tensor_of(SEXP described)
     while (which < sizeof dtypes / sizeof *dtypes && strcmp(dtypes[which].name, name) != 0)
         which++;
     if (which == sizeof dtypes / sizeof *dtypes)
-        Rf_error("a tensor is of dtype %s", name);
+        Rf_error("a tensor must have a dtype that the core reads, got %s", name);
     SEXP sizes = VECTOR_ELT(described, 3), steps = VECTOR_ELT(described, 4);
     bce_array array = {.data = (void *)(uintptr_t)strtoull(CHAR(Rf_asChar(VECTOR_ELT(described, 1))), NULL, 16),
                        .dtype = dtypes[which].dtype,

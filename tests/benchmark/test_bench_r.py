@@ -55,6 +55,6 @@ def test_without_doubles_or_r(monkeypatch):
     assert not [*bench_r.settings(problems.Options(types=("float32",)), problems.QUANTITIES, 3.0)]
     assert not [*bench_r.settings(problems.Options(types=("float64",), device="cuda"), problems.QUANTITIES, 3.0)]
     monkeypatch.setenv("R_HOME", "/nowhere")
-    with pytest.raises(RuntimeError, match="^R_HOME is '/nowhere', which holds no R") as caught:
+    with pytest.raises(RuntimeError, match="^R_HOME must be the folder of an R, got '/nowhere': set it") as caught:
         bench_r.run([("loss", "none", 0.0, 64, 1)], lambda n: 1)
     assert "\n" not in str(caught.value)

@@ -229,9 +229,9 @@ def test_plots_are_the_same_twice(failing, tmp_path):
     [
         (["--html", "no/such/folder/report.html"], "no/such/folder/report.html"),
         (["--html", ""], "No such file"),
-        (["--plot", "plot.png"], "plot is 'plot.png', wants an .svg file"),
-        (["--html", "report.html", "--dataset", "infert"], "--html shows the whole cross-check"),
-        (["--plot", "plot.svg", "--data", "data.csv"], "--plot shows the whole cross-check"),
+        (["--plot", "plot.png"], "plot must be an .svg file, got 'plot.png'"),
+        (["--html", "report.html", "--dataset", "infert"], "--html must stand without --data and --dataset"),
+        (["--plot", "plot.svg", "--data", "data.csv"], "--plot must stand without --data and --dataset"),
     ],
 )
 def test_refusals(arguments, message, monkeypatch, capsys, tmp_path):

@@ -126,7 +126,7 @@ def test_compiled_autocast():
 @pytest.mark.parametrize("name", ["weight", "pos_weight"])
 def test_compiled_refusals(name):
     x = torch.zeros(1, 3)
-    with pytest.raises(RuntimeError, match=f"{name} of shape"):
+    with pytest.raises(RuntimeError, match=f"{name} must broadcast to the input's shape"):
         torch.compile(bce, fullgraph=True)(x, x, **{name: torch.ones(4, 3)})
     for options in ({name: [1.0]}, {"reduction": "foo"}):
         with pytest.raises(Exception):  # noqa: B017, PT011 (the kind is the compiler's choice)
@@ -206,7 +206,7 @@ def test_meta_and_fake_tensors(device, reduction):
     real = step(x, y, torch.rand(3))
     if device == "meta":
         got = step(x.to("meta"), y.to("meta"), torch.empty(3, device="meta"))
-        with pytest.raises(RuntimeError, match=r"pos_weight of shape \(5, 4, 3\)"):
+        with pytest.raises(RuntimeError, match=r"pos_weight must broadcast to the input's shape .*, got shape \(5, 4, 3\)"):
             bce(x.to("meta"), y.to("meta"), pos_weight=torch.empty(5, 4, 3, device="meta"))
     else:
         with FakeTensorMode() as mode:

@@ -202,11 +202,11 @@ def refusals():
     culprit = rank == 3
     for arguments, options, error, text in (
         ((x, y[:1]), {}, ValueError, "Target size (torch.Size([1, 3])) must be the same as input size (torch.Size([40, 3]))"),
-        ((x, y, torch.ones(4)), {}, RuntimeError, "weight of shape (4,) does not broadcast"),
-        ((x.numpy(), y), {}, TypeError, "must be a torch.Tensor, not ndarray"),
-        ((x, y), {"reduction": "none"}, ValueError, "reduction is 'none', wants 'mean' or 'sum'"),
-        ((x, y), {"label_smoothing": 2.0}, ValueError, "label_smoothing is 2.0"),
-        ((x, leaf), {}, RuntimeError, "targets or weights require grad"),
+        ((x, y, torch.ones(4)), {}, RuntimeError, "weight must broadcast to the input's shape (40, 3), got shape (4,)"),
+        ((x.numpy(), y), {}, TypeError, "must be a torch.Tensor, got ndarray"),
+        ((x, y), {"reduction": "none"}, ValueError, "reduction must be 'mean' or 'sum', got 'none'"),
+        ((x, y), {"label_smoothing": 2.0}, ValueError, "label_smoothing must be a number in [0, 1], got 2.0"),
+        ((x, leaf), {}, RuntimeError, "targets and weights must not require grad"),
     ):
         if culprit:
             assert text in raises(error, global_loss, *arguments, **options)
@@ -217,11 +217,11 @@ def refusals():
     asked = "4 for the mean in torch.float64, 1 for the sum in torch.float64"
     assert asked in raises(ValueError, global_loss, x, y, reduction="sum" if culprit else "mean")
     if rank >= 2:
-        assert "no member" in raises(RuntimeError, global_loss, x, y, group=GROUPS[2])
+        assert "group must have this process as a member" in raises(RuntimeError, global_loss, x, y, group=GROUPS[2])
     with torch.no_grad():
         assert global_loss(x, leaf.abs()).isfinite()
     loss = global_loss(leaf, y)
-    assert "without create_graph" in raises(RuntimeError, torch.autograd.grad, loss, leaf, create_graph=True)
+    assert "create_graph must be False" in raises(RuntimeError, torch.autograd.grad, loss, leaf, create_graph=True)
     # After all that the ranks are still in step.
     assert torch.equal(global_loss(x, y), single(x, y)[0])
 
@@ -375,11 +375,12 @@ def dtensor_refusals():
     x, y = whole((10, 2))
     logits, targets = (distribute_tensor(t, mesh, [Shard(0)]) for t in (x, y))
     loss = bce_bridge.binary_cross_entropy_with_logits
-    assert "wants this rank's shard" in raises(TypeError, global_loss, logits, targets)
+    assert "operands must be this rank's shards, got a DTensor" in raises(TypeError, global_loss, logits, targets)
     assert "input must be a DTensor" in raises(TypeError, loss, x, targets)
     assert "Target size" in raises(ValueError, loss, logits, targets.to_local())
     # Two weights for ten rows: each rank's two rows would take them.
-    assert "weight of shape (2, 1) does not broadcast" in raises(RuntimeError, loss, logits, targets, torch.ones(2, 1))
+    refused = raises(RuntimeError, loss, logits, targets, torch.ones(2, 1))
+    assert "weight must broadcast to the input's shape (10, 2), got shape (2, 1)" in refused
 
 
 # Catches: shapes judged by the shards alone, shards taken for wholes.

@@ -16,7 +16,7 @@ Fused multiply-adds are written out and contraction is off: hence the core's bit
 import triton
 
 if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 4):
-    raise ImportError(f"bce_bridge.torch.triton_kernel needs Triton 3.4 or newer, got {triton.__version__}")
+    raise ImportError(f"bce_bridge.torch.triton_kernel requires Triton 3.4 or newer, got {triton.__version__}")
 
 from bce_bridge.torch.triton_kernel.known import gives_the_cores_bits
 from bce_bridge.torch.triton_kernel.launch import gradient, loss_and_gradient, partial_sums

@@ -4,6 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
+from bce_bridge import _abi
 from bce_bridge.torch.triton_kernel import pairs
 from bce_bridge.torch.triton_kernel.fast import WORK, _evaluate_fast
 from bce_bridge.torch.triton_kernel.kernels import _evaluate, _settle, _settle_sum
@@ -239,8 +240,7 @@ def loss_and_gradient(input, target, weight, pos_weight, reduction, label_smooth
     RuntimeError
         For dtypes, devices and shapes that do not fit and for more than 2^36 elements.
     """
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"reduction is {reduction!r}, wants 'none', 'mean' or 'sum'")
+    _abi.reduction_code(reduction)
     operands = checked(input, target, weight, pos_weight, label_smoothing)
     n = input.numel()
     dtype = target.dtype if target.dtype.is_floating_point else input.dtype

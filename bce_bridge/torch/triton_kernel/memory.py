@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
+from bce_bridge import _errors
 from bce_bridge.torch.triton_kernel.float64 import _bits
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -66,15 +67,14 @@ def _rounded(x, dtype: tl.constexpr):
 def _expanded(name, tensor, input):
     """The tensor in the input's shape, by strides of 0."""
     if tensor.layout != torch.strided or tensor.dtype not in DTYPES:
-        raise RuntimeError(f"{name} is a {tensor.layout} tensor of dtype {tensor.dtype}, wants a strided one of real numbers")
+        raise _errors.not_readable(name, tensor)
     if tensor.device != input.device:
-        raise RuntimeError(f"{name} is on {tensor.device}, wants the input's device {input.device}")
+        raise RuntimeError(f"{name} must be on the input's device {input.device}, got {tensor.device}")
     try:
         tensor = tensor.resolve_neg()
         return tensor if tensor.shape == input.shape else tensor.expand(input.shape)
     except RuntimeError:
-        shape, wanted = tuple(tensor.shape), tuple(input.shape)
-        raise RuntimeError(f"{name} of shape {shape} does not broadcast to the input's shape {wanted}") from None
+        raise _errors.not_broadcast(name, tensor, input) from None
 
 
 def _merged(shape, strides):
@@ -104,13 +104,12 @@ def common_layout(shape, *strides):
 
 def checked(input, target, weight, pos_weight, label_smoothing):
     """The operands in the input's shape, None where there is none; errors as in loss_and_gradient."""
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"label_smoothing is {label_smoothing!r}, wants a number in [0, 1]")
+    _errors.checked_label_smoothing(label_smoothing)
     if input.dtype not in FLOATING:
-        raise RuntimeError(f"input has dtype {input.dtype}, wants a floating one")
+        raise _errors.not_floating(input)
     if target.shape != input.shape:
-        raise RuntimeError(f"target of shape {tuple(target.shape)} must have the input's shape {tuple(input.shape)}")
+        raise RuntimeError(f"target must have the input's shape {tuple(input.shape)}, got shape {tuple(target.shape)}")
     if input.numel() > MAX_ELEMENTS:
-        raise RuntimeError(f"input has {input.numel()} elements, wants at most {MAX_ELEMENTS}")
+        raise RuntimeError(f"input must have at most {MAX_ELEMENTS} elements, got {input.numel()}")
     given = {"input": input, "target": target, "weight": weight, "pos_weight": pos_weight}
     return [None if tensor is None else _expanded(name, tensor, input) for name, tensor in given.items()]

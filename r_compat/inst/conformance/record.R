@@ -22,7 +22,7 @@ answer <- function(case) {
   dtype <- switch(case$dtype,
     float16 = torch::torch_float16(), bfloat16 = torch::torch_bfloat16(),
     float32 = torch::torch_float32(), float64 = torch::torch_float64(),
-    stop(case$id, " has dtype ", case$dtype, ", wants float16, bfloat16, float32 or float64", call. = FALSE)
+    stop(case$id, " must have dtype float16, bfloat16, float32 or float64, got ", case$dtype, call. = FALSE)
   )
   target <- tensor_of(case$target, dtype)
   evaluate <- function(reduction) {
@@ -48,7 +48,7 @@ answer <- function(case) {
 record <- function(cases, file) {
   cases <- jsonlite::fromJSON(cases, simplifyVector = FALSE)
   if (!isTRUE(cases$format %in% c("bce-cases/1", "bce-cases/2"))) {
-    stop("the cases are of format ", deparse(cases$format), ", wants \"bce-cases/1\" or \"bce-cases/2\"", call. = FALSE)
+    stop("format must be \"bce-cases/1\" or \"bce-cases/2\", got ", deparse(cases$format), call. = FALSE)
   }
   head <- list(
     format = "bce-answers/1",

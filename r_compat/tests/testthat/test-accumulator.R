@@ -63,13 +63,14 @@ test_that("saveRDS, serialize and as.raw keep the state; a copy by as.raw goes i
 
 test_that("a refused update or merge adds nothing and names the argument", {
   a <- bce_accumulator(as.raw(whole))
-  expect_match(refusal(a$update(1:2, 1)), "target of shape (1) must have the input's shape (2)", fixed = TRUE)
-  expect_match(refusal(a$update(1, 1, weight = 1:2)), "weight of shape (2) would enlarge", fixed = TRUE)
-  expect_match(refusal(a$update("1", 1)), "input is of type character")
-  expect_match(refusal(a$update(NA_real_, 1)), "input is NA at [1]", fixed = TRUE)
-  expect_match(refusal(a$merge(3)), "other is of class numeric, wants a bce_accumulator")
-  expect_match(refusal(a$foo), "an accumulator has no foo")
-  expect_match(refusal(a$state <- raw(576)), "nothing to set")
+  expect_match(refusal(a$update(1:2, 1)), "target must have the input's shape (2), got shape (1)", fixed = TRUE)
+  text <- "weight must broadcast to the input's shape (1), got shape (2)"
+  expect_match(refusal(a$update(1, 1, weight = 1:2)), text, fixed = TRUE)
+  expect_match(refusal(a$update("1", 1)), "input must be a numeric vector, matrix or array, got type character")
+  expect_match(refusal(a$update(NA_real_, 1)), "input must have no NA, got NA at [1]", fixed = TRUE)
+  expect_match(refusal(a$merge(3)), "other must be a bce_accumulator, got class numeric")
+  expect_match(refusal(a$foo), "the method must be one of update, merge, sum, mean, count, got foo")
+  expect_match(refusal(a$state <- raw(576)), "an accumulator must be left as it is")
   expect_identical(as.raw(a), as.raw(whole))
   expect_identical(conditionCall(tryCatch(a$update(1:2, 1), error = identity)), quote(a$update(1:2, 1)))
 })
@@ -86,7 +87,7 @@ test_that("a state's sum is at most as many times the largest number", {
       beyond <- as.raw(bce_accumulator()$update(c(x, 1), c(0 * x, 0), c(w, sign * 2^-1074)))
       count <- 8 * 68 + 1:8
       beyond[count] <- state[count]
-      expect_match(refusal(bce_accumulator(beyond)), "state is no accumulator's state")
+      expect_match(refusal(bce_accumulator(beyond)), "state must hold the state of an accumulator")
     }
   }
 })
@@ -99,15 +100,15 @@ test_that("a state that no accumulator can have is refused", {
     1, "a", raw(575), list(), field(1, rep(255, 8)), field(1, c(0, 0, 0, 0, 1, 0, 0, 0)), field(68, c(0, 0, 0, 1, 0, 0, 0, 0)),
     field(69, rep(255, 8)), field(70, rep(255, 8)), field(72, c(0, 0, 1, 0, 0, 0, 0, 0))
   )
-  for (value in bad) expect_match(refusal(bce_accumulator(value)), "state is no accumulator's state")
+  for (value in bad) expect_match(refusal(bce_accumulator(value)), "state must hold the state of an accumulator")
   broken <- bce_accumulator()
   assign("state", raw(3), envir = broken)
   for (use in list(function() broken$mean(), function() whole$merge(broken), function() broken$update(1, 1))) {
-    expect_match(refusal(use()), "is no accumulator's state")
+    expect_match(refusal(use()), "must hold the state of an accumulator")
   }
   full <- bce_accumulator(replace(raw(576), 8 * 68 + 1:8, as.raw(c(rep(255, 7), 127))))
   expect_identical(full$count(), 2^63)
-  expect_match(refusal(full$update(1, 1)), "more than 2^63 - 1 elements", fixed = TRUE)
+  expect_match(refusal(full$update(1, 1)), "count must be at most 2^63 - 1, got more", fixed = TRUE)
 })
 
 test_that("it prints what it holds", {

@@ -27,9 +27,9 @@ test_that("reduction is matched in part; NULL and the vector of choices are the 
 
 test_that("the constructor looks at nothing, as R torch's; the call does", {
   loss <- nn_bce_with_logits_loss(weight = "heavy", reduction = "foo")
-  expect_match(refusal(loss(x, y)), "^reduction is \"foo\"")
+  expect_match(refusal(loss(x, y)), "^reduction must be \"mean\", \"sum\" or \"none\", got \"foo\"")
   loss$reduction <- "mean"
-  expect_match(refusal(loss(x, y)), "^weight is of type character")
+  expect_match(refusal(loss(x, y)), "^weight must be a numeric vector, matrix or array, got type character")
 })
 
 test_that("settings can be read, replaced and removed; the next call follows", {
@@ -42,7 +42,7 @@ test_that("settings can be read, replaced and removed; the next call follows", {
   loss$weight <- NULL
   expect_identical(loss(x, y), bce_with_logits(x, y, pos_weight = 3, reduction = "sum"))
   expect_null(loss$gamma)
-  expect_match(refusal(loss$gamma <- 2), "no setting gamma, wants weight, reduction or pos_weight")
+  expect_match(refusal(loss$gamma <- 2), "the setting must be weight, reduction or pos_weight, got gamma")
 })
 
 test_that("a setting is fixed when the loss is made, not when it is first called", {

@@ -57,15 +57,17 @@ test_that("without NA, na.pass changes nothing", {
 
 test_that("the default is na.fail; what would shorten the data is refused", {
   for (fail in list(na.fail, "na.fail")) {
-    expect_match(refusal(bce_with_logits(c(1, NA), c(1, 0), na.action = fail)), "input is NA at [2]", fixed = TRUE)
-    expect_match(refusal(bce_curvature(c(1, NA), c(1, 0), na.action = fail)), "input is NA at [2]", fixed = TRUE)
+    text <- "input must have no NA, got NA at [2]"
+    expect_match(refusal(bce_with_logits(c(1, NA), c(1, 0), na.action = fail)), text, fixed = TRUE)
+    expect_match(refusal(bce_curvature(c(1, NA), c(1, 0), na.action = fail)), text, fixed = TRUE)
   }
   for (bad in list(na.omit, "na.omit", NULL, TRUE, c("na.fail", "na.pass"))) {
-    expect_match(refusal(bce_with_logits(1, 1, na.action = bad)), "^na.action is .*, wants na.fail or na.pass")
+    expect_match(refusal(bce_with_logits(1, 1, na.action = bad)), "^na.action must be na.fail or na.pass, got .")
   }
 })
 
 test_that("na.pass is no way round the other checks", {
-  expect_match(refusal(bce_with_logits(c(1, NA), 1, na.action = na.pass)), "target of shape (1) must have", fixed = TRUE)
-  expect_match(refusal(bce_with_logits(1, factor(NA), na.action = na.pass)), "target is of class factor")
+  text <- "target must have the input's shape (2), got shape (1)"
+  expect_match(refusal(bce_with_logits(c(1, NA), 1, na.action = na.pass)), text, fixed = TRUE)
+  expect_match(refusal(bce_with_logits(1, factor(NA), na.action = na.pass)), "target must be a numeric .*, got class factor")
 })

@@ -21,7 +21,7 @@ test_that("the number of threads is set, got and refused", {
   expect_identical(bce_num_threads(7L), 3L)
   expect_identical(bce_num_threads(before), 7L)
   for (bad in list(0, -1, 1.5, 1025, NA, "2", TRUE, 1:2, NaN, Inf, list(2))) {
-    expect_match(refusal(bce_num_threads(bad)), "n is .*, wants a whole number from 1 to 1024")
+    expect_match(refusal(bce_num_threads(bad)), "n must be a whole number from 1 to 1024, got .")
   }
   expect_identical(bce_num_threads(), before)
 })
@@ -48,6 +48,6 @@ test_that("BCE_BRIDGE_ISA chooses the instruction set; one that is not to be had
   error <- "tryCatch(%s, bce_bridge_error = function(e) cat(conditionMessage(e)))"
   for (call in c("bce_with_logits(1, 1)", "bce_accumulator()$update(1, 1)")) {
     got <- in_new_r(sprintf(error, call), "BCE_BRIDGE_ISA=sse9")
-    expect_match(got, "BCE_BRIDGE_ISA is 'sse9', wants one of those in this build: .*scalar")
+    expect_match(got, "BCE_BRIDGE_ISA must be an instruction set of this build \\(.*scalar\\), got 'sse9'")
   }
 })

@@ -51,10 +51,10 @@ test_that("a loss is R torch's module: its class, printed form, buffers and stat
 test_that("weights that are no plain numbers are refused when the module is made", {
   skip_without_torch()
   for (missing in list(c(1, NA), c(1L, NA), c(TRUE, NA))) {
-    expect_match(refusal(ours(missing)), "weight is NA at [2]", fixed = TRUE)
-    expect_match(refusal(ours(pos_weight = missing)), "pos_weight is NA at [2]", fixed = TRUE)
+    expect_match(refusal(ours(missing)), "weight must have no NA, got NA at [2]", fixed = TRUE)
+    expect_match(refusal(ours(pos_weight = missing)), "pos_weight must have no NA, got NA at [2]", fixed = TRUE)
   }
-  expect_match(refusal(ours(pos_weight = factor("yes"))), "pos_weight is of class factor")
+  expect_match(refusal(ours(pos_weight = factor("yes"))), "pos_weight must be a numeric .*, got class factor")
   expect_identical(numbers(ours(c(TRUE, NaN))$weight), c(1, NaN))
   call <- conditionCall(tryCatch(nn_bce_with_logits_loss(NA), error = identity))
   expect_identical(call, quote(nn_bce_with_logits_loss(NA)))
@@ -201,8 +201,8 @@ test_that("R's numbers and tensors meet: weights are exact, targets take the inp
   # Of numbers alone the loss is a number, with torch as without, to the last bit.
   expect_identical(loss(x, y), bce_with_logits(x, y, 0.1, c(1, 0.3, 3), "none"))
   expect_identical(numbers(ours(2)(double(1)$squeeze(), double(1)$squeeze())), 2 * bce_with_logits(1, 1))
-  expect_match(refusal(loss(double(x), c(1, NA, 0))), "target is NA at [2]", fixed = TRUE)
-  expect_match(refusal(bce_with_logits(x, y, weight = double(1))), "weight is of class torch_tensor.*as_array")
+  expect_match(refusal(loss(double(x), c(1, NA, 0))), "target must have no NA, got NA at [2]", fixed = TRUE)
+  expect_match(refusal(bce_with_logits(x, y, weight = double(1))), "weight must be .*, got class torch_tensor.*as_array")
 })
 
 test_that("reduction may be set later, is matched in part when the loss is called, and NULL is the mean", {
@@ -226,15 +226,16 @@ test_that("what does not fit is an error of this package, in the name of the use
   skip_without_torch()
   x <- torch::torch_zeros(4, 3)
   loss <- ours(torch::torch_ones(4))
-  expect_match(refusal(loss(x, x)), "weight of shape (4) does not broadcast to the input's shape (4, 3)", fixed = TRUE)
-  expect_match(refusal(bce_with_logits(x, x[1, ])), "target of shape (3) must have the input's shape (4, 3)", fixed = TRUE)
+  expect_match(refusal(loss(x, x)), "weight must broadcast to the input's shape (4, 3), got shape (4)", fixed = TRUE)
+  expect_match(refusal(bce_with_logits(x, x[1, ])), "target must have the input's shape (4, 3), got shape (3)", fixed = TRUE)
   long <- x$to(dtype = torch::torch_long())
-  expect_match(refusal(bce_with_logits(long, x)), "input is a tensor of dtype Long, wants a floating")
-  expect_match(refusal(bce_with_logits(x, "a")), "target is of type character")
-  expect_match(refusal(bce_with_logits(x, NULL)), "target is NULL")
-  expect_match(refusal(bce_with_logits(c(TRUE, FALSE), double(c(1, 0)))), "input is of type logical.*wrong way round")
-  expect_match(refusal(bce_with_logits(x, x, na.action = na.pass)), "na.action is na.pass, wants na.fail beside tensors")
-  expect_match(refusal(bce_with_logits(x, x, dtype = "float32")), "dtype is \"float32\", wants \"float64\" beside tensors")
+  expect_match(refusal(bce_with_logits(long, x)), "input must have a floating dtype, got Long")
+  expect_match(refusal(bce_with_logits(x, "a")), "target must be a numeric vector, matrix or array, got type character")
+  expect_match(refusal(bce_with_logits(x, NULL)), "target must be a numeric vector, matrix or array, got NULL")
+  text <- "input must be numeric logits, got type logical: are input and target the wrong way round"
+  expect_match(refusal(bce_with_logits(c(TRUE, FALSE), double(c(1, 0)))), text)
+  expect_match(refusal(bce_with_logits(x, x, na.action = na.pass)), "na.action must be na.fail beside tensors, .*, got na.pass")
+  expect_match(refusal(bce_with_logits(x, x, dtype = "float32")), "dtype must be \"float64\" beside tensors, got \"float32\"")
   expect_identical(conditionCall(tryCatch(loss(x, x), error = identity)), quote(loss(x, x)))
   expect_identical(conditionCall(tryCatch(loss(leaf(x), x), error = identity)), quote(loss(leaf(x), x)))
 })
