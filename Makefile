@@ -122,7 +122,7 @@ record-composer: $(COMPOSER)/installed
 
 # c_src/bce.h is where the version is read from; tests/docs/test_repository.py holds the others to it.
 version:
-	@echo "$(VERSION)" | grep -qE '^[0-9]+\.[0-9]+\.[0-9]+$$' || { echo "make version wants VERSION=1.2.3, got '$(VERSION)'" >&2; exit 1; }
+	@echo "$(VERSION)" | grep -qE '^[0-9]+\.[0-9]+\.[0-9]+$$' || { echo "VERSION must be three numbers such as 1.2.3, got '$(VERSION)'" >&2; exit 1; }
 	@sed -i.old -e 's/^#define BCE_VERSION .*/#define BCE_VERSION "$(VERSION)"/' -e 's/^\([Vv]ersion\): .*/\1: $(VERSION)/' \
 		c_src/bce.h r_compat/DESCRIPTION CITATION.cff
 	@rm c_src/bce.h.old r_compat/DESCRIPTION.old CITATION.cff.old

@@ -149,7 +149,7 @@ def test_damaged_archives_are_refused(tmp_path, capsys):
         path.write_bytes(content)
         assert cli.main(["crosscheck", "--data", str(path)]) == 2, name
         error = capsys.readouterr().err
-        assert error.startswith(f"bce-bridge: {path}: ") and len(error.splitlines()) == 1, error
+        assert error.startswith(f"bce-bridge: {path} must be a readable .npz file: ") and len(error.splitlines()) == 1, error
 
 
 # Catches half a file on a full disk, and a link that is removed because it leads to nothing yet.

@@ -45,7 +45,7 @@ python=${PYTHON:-python3}
 quietly "$work/tools/bin/python" -m build "$work/clone" --outdir "$work/built"
 sdist=$work/built/bce_bridge-$version.tar.gz
 wheel=$(echo "$work"/built/bce_bridge-"$version"-cp310-abi3-*.whl)
-[ -f "$sdist" ] && [ -f "$wheel" ] || fail "built $(ls "$work/built"), wants a source distribution and an abi3 wheel of $version"
+[ -f "$sdist" ] && [ -f "$wheel" ] || fail "the build must be a source distribution and an abi3 wheel of $version, got $(ls "$work/built")"
 
 step "their contents and metadata"
 git ls-files | grep -vE '^(\.ci/|(.*/)?\.gitignore$)' | LC_ALL=C sort >"$work/want"
@@ -69,7 +69,7 @@ quietly "$work/tools/bin/abi3audit" --strict --report "$wheel"
 step "the R package, checked as CRAN checks it"
 quietly tools/check-r.sh "$work/check-r"
 r_package=$work/check-r/bcebridge_$version.tar.gz
-[ -f "$r_package" ] || fail "R built $(ls "$work"/check-r/*.tar.gz), wants version $version"
+[ -f "$r_package" ] || fail "R must build version $version, got $(ls "$work"/check-r/*.tar.gz)"
 
 # From here on the clone is gone: the tests are those of the archives, and what they test is what was installed.
 cp constraints*.txt "$work"

@@ -24,8 +24,7 @@ bce_with_logits <- function(input, target, weight = NULL, pos_weight = NULL, red
     abort(sys.call(), "gradient must be TRUE or FALSE, got ", deparse(gradient, nlines = 1))
   }
   check_na_action(na.action, sys.call())
-  plain <- is.numeric(label_smoothing) && !is.object(label_smoothing) && length(label_smoothing) == 1
-  if (!plain || !isTRUE(label_smoothing >= 0 && label_smoothing <= 1)) {
+  if (!is.numeric(label_smoothing) || is.object(label_smoothing) || length(label_smoothing) != 1) {
     abort(sys.call(), "label_smoothing must be a number in [0, 1], got ", deparse(label_smoothing, nlines = 1))
   }
   ask_python(input, target, weight, pos_weight, reduction, gradient, label_smoothing, sys.call())

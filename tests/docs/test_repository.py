@@ -47,7 +47,7 @@ def test_make_version_sets_all(tmp_path):
     assert versions(tmp_path) == [["12.3.4"]] * 3
     assert set(tmp_path.rglob("*")) == before
     refused = subprocess.run(["make", "-C", tmp_path, "version", "VERSION=1.x"], capture_output=True, text=True)
-    assert refused.returncode != 0 and "make version wants VERSION=1.2.3, got '1.x'" in refused.stderr
+    assert refused.returncode != 0 and "VERSION must be three numbers such as 1.2.3, got '1.x'" in refused.stderr
 
 
 def test_generated_polynomials_are_fresh():

@@ -372,9 +372,10 @@ def test_numpy_and_pandas_objects_handed_to_r():
             functions["label"] = pd.Series([1, 0, None], dtype="Int64")
             functions["kind"] = pd.Series(["a", "b", "a"], dtype="category")
         assert same_bits(r.run(f"list(a = {source}(as.vector(x), as.vector(y)))")["a"], np.ravel(core.loss(x[0], [1, 0, 1])))
-        for name, got in (("label", "NA at [3]"), ("kind", "of class factor")):
+        wanted = "a numeric vector, matrix or array"
+        for name, refused in (("label", "must have no NA, got NA at [3]"), ("kind", f"must be {wanted}, got class factor")):
             message = f"tryCatch({source}(c(1, 2, 3), {name}), bce_bridge_error = conditionMessage)"
-            assert r_text(message)[0].startswith(f"target is {got}")
+            assert r_text(message)[0].startswith(f"target {refused}")
 
 
 @in_own_process
