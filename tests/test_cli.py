@@ -182,7 +182,7 @@ def test_a_device_that_is_not_there(command, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cli.main([*command, "--device", "cuda"]) == 2
     out, err = capsys.readouterr()
-    assert not out and re.fullmatch(r"bce-bridge: device is 'cuda', but torch \S+ finds no CUDA device\n", err)
+    assert not out and re.fullmatch(r"bce-bridge: device must be 'cpu' where torch \S+ finds no CUDA device, got 'cuda'\n", err)
 
 
 class Reached(Exception):
