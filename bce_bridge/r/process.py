@@ -1,4 +1,4 @@
-"""session.call in a separate R: a child process, asked over pipes. It starts at the first call and ends with this process."""
+"""session.call in a separate R: a child process, asked over pipes. It ends with this process."""
 
 import atexit
 import os
@@ -10,30 +10,58 @@ import threading
 from bce_bridge.r import session
 from bce_bridge.r.session import NotAvailable, RError
 
-_lock = threading.Lock()
-_child = None
-_of_parent = None
 
+class RProcess:
+    """A child process that answers one request at a time. It is started when it is first asked."""
 
-def call(name, *arguments):
-    """session.call(name, *arguments) in the child process. Raises what it raises there."""
-    global _child
-    with _lock:
-        if _child is None:
-            _child = _start()
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._child = None
+
+    def call(self, name, *arguments):
+        """session.call(name, *arguments) in the child process. Raises what it raises there."""
+        with self._lock:
+            if self._child is None:
+                self._child = _start()
+            try:
+                pickle.dump((name, arguments), self._child.stdin)
+                self._child.stdin.flush()
+                outcome, answer = pickle.load(self._child.stdout)
+            except BaseException as error:
+                # An unread reply would pair with the next request, so kill the process.
+                status = self.stop(kill=not isinstance(error, (EOFError, OSError)))
+                if isinstance(error, (EOFError, OSError)):
+                    raise RError(f"the R process of its own ended with status {status}") from None
+                raise
+        if outcome == "error":
+            raise answer
+        return answer
+
+    def stop(self, kill=False):
+        """End the child process, if there is one. Returns its status."""
+        child, self._child = self._child, None
+        if child is None:
+            return None
+        if kill:
+            child.kill()
         try:
-            pickle.dump((name, arguments), _child.stdin)
-            _child.stdin.flush()
-            outcome, answer = pickle.load(_child.stdout)
-        except BaseException as error:
-            # An unread reply would pair with the next request, so kill the process.
-            status = _stop(kill=not isinstance(error, (EOFError, OSError)))
-            if isinstance(error, (EOFError, OSError)):
-                raise RError(f"the R process of its own ended with status {status}") from None
-            raise
-    if outcome == "error":
-        raise answer
-    return answer
+            child.stdin.close()
+        except OSError:
+            pass
+        child.stdout.close()
+        return child.wait()
+
+    def after_fork(self):
+        """In a fork: leave the child process to the parent. The fork starts its own.
+
+        A fork must also close its ends of the pipes, because the child ends when all of them are closed.
+        """
+        self._lock = threading.Lock()  # the old one may be held by a thread that the fork lacks
+        # Keep the file objects: freeing them would flush what is left in their buffers.
+        self._of_parent, self._child = self._child, None
+        if self._of_parent is not None:
+            self._of_parent.stdin.raw.close()
+            self._of_parent.stdout.raw.close()
 
 
 def _start():
@@ -53,38 +81,11 @@ def _start():
     )
 
 
-@atexit.register
-def _stop(kill=False):
-    global _child
-    child, _child = _child, None
-    if child is None:
-        return None
-    if kill:
-        child.kill()
-    try:
-        child.stdin.close()
-    except OSError:
-        pass
-    child.stdout.close()
-    return child.wait()
-
-
-def _after_fork():
-    """The child process belongs to the parent: a fork starts its own.
-
-    A fork must also close its ends of the pipes, because the child ends when all of them are closed.
-    """
-    global _lock, _child, _of_parent
-    _lock = threading.Lock()  # the old one may be held by a thread that the fork lacks
-    # Keep the file objects: freeing them would flush what is left in their buffers.
-    _of_parent, _child = _child, None
-    if _of_parent is not None:
-        _of_parent.stdin.raw.close()
-        _of_parent.stdout.raw.close()
-
-
+_process = RProcess()
+call = _process.call
+atexit.register(_process.stop)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=_process.after_fork)
 
 
 def serve():

@@ -224,16 +224,16 @@ def _aten(input, target, weight, pos_weight, reduction, label_smoothing):
     )
 
 
-def _operator(differentiable, input, *arguments):
+def _operator(differentiable, input, target, weight, pos_weight, reduction, label_smoothing, dtype):
     """The loss by the operators of operators.py."""
+    operands = input, target, weight, pos_weight
     if torch.jit.is_tracing():  # a TorchScript graph cannot hold an operator written in Python
-        return _aten(input, *arguments[:5])
+        return _aten(*operands, reduction, label_smoothing)
     if distributed := sys.modules.get("torch.distributed.tensor"):
-        if any(isinstance(tensor, distributed.DTensor) for tensor in (input, *arguments[:3])):
+        if any(isinstance(tensor, distributed.DTensor) for tensor in operands):
             from bce_bridge.torch.distributed import dtensor_loss
 
-            return dtensor_loss(input, *arguments[:5])
-    dtype = arguments[-1]
+            return dtensor_loss(*operands, reduction, label_smoothing)
     if differentiable and input.requires_grad and not scaled_first(input.dtype, dtype) and not _private.transforming():
-        return operators.loss_and_gradient(input, *arguments)[0]
-    return operators.loss(input, *arguments, 0)
+        return operators.loss_and_gradient(*operands, reduction, label_smoothing, dtype)[0]
+    return operators.loss(*operands, reduction, label_smoothing, dtype, 0)

@@ -148,9 +148,9 @@ class Loss(_private.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs[:4])
-        ctx.save_for_forward(*inputs[:4])
-        ctx.reduction, ctx.label_smoothing, ctx.dtype, ctx.batch = inputs[4:]
+        *operands, ctx.reduction, ctx.label_smoothing, ctx.dtype, ctx.batch = inputs
+        ctx.save_for_backward(*operands)
+        ctx.save_for_forward(*operands)
 
     @staticmethod
     def backward(ctx, grad_output):
@@ -172,8 +172,9 @@ class Loss(_private.Function):
 
     @staticmethod
     def vmap(info, in_dims, *arguments):
-        *options, batch = arguments[4:]
-        return loss(*_moved_to_front(info.batch_size, in_dims, arguments[:4]), *options, batch + 1), 0
+        *operands, reduction, label_smoothing, dtype, batch = arguments
+        operands = _moved_to_front(info.batch_size, in_dims, operands)
+        return loss(*operands, reduction, label_smoothing, dtype, batch + 1), 0
 
 
 class LossAndGradient(_private.Function):
@@ -189,9 +190,11 @@ class LossAndGradient(_private.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(output[1], *inputs[:4])
-        ctx.mark_non_differentiable(output[1])
-        ctx.options = inputs[4:6]
+        _, gradient = output
+        *operands, reduction, label_smoothing, _ = inputs
+        ctx.save_for_backward(gradient, *operands)
+        ctx.mark_non_differentiable(gradient)
+        ctx.options = reduction, label_smoothing
 
     @staticmethod
     def backward(ctx, grad_output, _):
@@ -206,8 +209,8 @@ class LossAndGradient(_private.Function):
 
     @staticmethod
     def vmap(info, in_dims, *arguments):
-        *options, dtype = arguments[4:]
-        operands = _moved_to_front(info.batch_size, in_dims, arguments[:4])
+        *operands, reduction, label_smoothing, dtype = arguments
+        operands, options = _moved_to_front(info.batch_size, in_dims, operands), (reduction, label_smoothing)
         return (loss(*operands, *options, dtype, 1), derivative(*operands, "input", *options, 1)), (0, 0)
 
 
@@ -234,9 +237,10 @@ class Derivative(_private.Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs[:4])
-        ctx.save_for_forward(*inputs[:4])
-        ctx.name, *ctx.options = inputs[4:]
+        *operands, ctx.name, reduction, label_smoothing, batch = inputs
+        ctx.save_for_backward(*operands)
+        ctx.save_for_forward(*operands)
+        ctx.options = reduction, label_smoothing, batch
 
     @staticmethod
     def backward(ctx, grad_output):
@@ -263,8 +267,9 @@ class Derivative(_private.Function):
 
     @staticmethod
     def vmap(info, in_dims, *arguments):
-        *options, batch = arguments[4:]
-        return derivative(*_moved_to_front(info.batch_size, in_dims, arguments[:4]), *options, batch + 1), 0
+        *operands, name, reduction, label_smoothing, batch = arguments
+        operands = _moved_to_front(info.batch_size, in_dims, operands)
+        return derivative(*operands, name, reduction, label_smoothing, batch + 1), 0
 
 
 def gradients(operands, needed, grad_output, reduction, label_smoothing, batch=0):

@@ -626,12 +626,12 @@ def test_a_process_of_its_own_may_die():
     assert process.call("run", "cat('noise\\n'); list(x = Sys.getpid())")[1] != os.getpid()
     with pytest.raises(r.RError, match="no 1"):
         process.call("run", "stop('no 1')")
-    first = process._child
+    first = process._process._child
     with pytest.raises(r.RError, match="ended with status 3"):
         process.call("run", "quit(status = 3)")
     assert first.poll() == 3
     assert process.call("run", "list(x = 1)")[1].tolist() == [1.0]
-    process._stop()
+    process._process.stop()
 
 
 FORK = """
@@ -644,10 +644,10 @@ of_parent = ask()
 if os.fork() == 0:
     os.close(go)
     os.write(tell, b"own" if ask() != of_parent else b"parent's")
-    process._stop()
+    process._process.stop()
     os.read(wait, 1)
     os._exit(0)
-print(os.read(told, 9).decode(), ask() == of_parent, process._stop())
+print(os.read(told, 9).decode(), ask() == of_parent, process._process.stop())
 os.close(go)
 os.wait()
 """
