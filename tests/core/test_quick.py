@@ -53,7 +53,7 @@ def evaluate(operands, reduction, label_smoothing, dtypes, quick=True):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_same_bits_as_the_other_formulae(dtype, isa):
     rng = np.random.default_rng(9)
-    special = [0.0, -0.0, 1.0, 1e-30, 1e-38, 7e30, 1e-45, 3e-320, -2.0, np.inf, np.nan]
+    special = [0.0, -0.0, 0.5, 1.0, 1e-30, 1e-38, 7e30, 1e-45, 3e-320, -2.0, np.inf, np.nan]
     with chosen(isa, 1):
         for i in range(300):
             shape = [(4099,), (37, 150), (64, 256), (10, 41, 7), (255,), (1 << 17,), (1 << 17,)][rng.integers(7)]
@@ -74,8 +74,9 @@ def test_same_bits_as_the_other_formulae(dtype, isa):
                     w = np.abs(w)
                 if kind == "scalar":
                     w = np.array(rng.choice(special) if rng.random() < 0.5 else w)
-                elif kind == "full" and rng.random() < 0.3:
-                    w = np.where(rng.random(shape) < 1e-3, rng.choice(special, shape), w)
+                elif kind == "full":
+                    w = rng.integers(0, 2, shape).astype(float) if rng.random() < 0.5 else w  # a mask
+                    w = np.where(rng.random(shape) < rng.choice([0, 0, 1e-3]), rng.choice(special), w)
                 given.append(None if w is None else Operand.of(w, rng.choice([dtype, "float32", "float64"])))
             operands = [operand and (move(rng, operand) if rng.random() < 0.3 else operand) for operand in (x, y, *given)]
             options = rng.choice(["mean", "sum", "none"]), float(rng.choice([0, 0, 0.1, 1e-12, 1]))
@@ -99,6 +100,19 @@ def test_same_bits_where_terms_cancel():
     operands = [Operand.of(x, "float32"), halves, None, Operand.of(balance, "float32")]
     for reduction in ("none", "sum"):
         assert evaluate(operands, reduction, 0.0, FLOATS) == evaluate(operands, reduction, 0.0, FLOATS, quick=False)
+
+
+# Catches: a weight among those of a mask that is taken for 0 or 1, in a product of factors 1 + w e^-|x|.
+@pytest.mark.parametrize("other", [0.5, 1 + 2.0**-23, 1e-3, 2.0, -1.0, np.inf, np.nan])
+def test_a_mask_with_another_weight(other):
+    rng = np.random.default_rng(13)
+    n = 1 << 12
+    x, y = Operand.of(rng.normal(0, 0.1, n), "float32"), Operand.of(rng.integers(0, 2, n), "float32")
+    mask = rng.integers(0, 2, n).astype(float)
+    for places in (slice(0), slice(7, None, 256), slice(n - 1, None)):
+        mask[places] = other
+        operands = [x, y, Operand.of(mask, "float32"), None]
+        assert evaluate(operands, "sum", 0.0, FLOATS) == evaluate(operands, "sum", 0.0, FLOATS, quick=False)
 
 
 # Catches: a sum of quick losses that is not taken again where it lies so near a tie that their error decides its rounding.
