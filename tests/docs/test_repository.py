@@ -99,12 +99,10 @@ def test_triton_is_the_one_that_torch_asks_for():
 
 
 def test_importing_is_light():
-    """Imports neither torch nor rpy2, and takes under 0.3 s."""
+    """Catches an import of torch, rpy2 or mpmath, each of which takes a second, before it is needed."""
     code = (
-        "import time; start = time.perf_counter(); import bce_bridge; took = time.perf_counter() - start\n"
-        "import sys; assert not {'torch', 'rpy2', 'mpmath'} & set(sys.modules), sys.modules.keys()\n"
-        "assert took < 0.3, took\n"
-        "import bce_bridge.core, bce_bridge.r; assert not {'torch', 'rpy2', 'mpmath'} & set(sys.modules)"
+        "import sys, bce_bridge, bce_bridge.core, bce_bridge.r\n"
+        "assert not {'torch', 'rpy2', 'mpmath'} & set(sys.modules), sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
