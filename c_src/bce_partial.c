@@ -1,4 +1,8 @@
-/* Exact sums: a fixed-point number of 2,176 bits that holds any sum of float64, and its one rounding. */
+/* Exact sums: a fixed-point number of 2,176 bits that holds any sum of float64, and its one rounding.
+
+   This is the long accumulator of U. Kulisch, "Computer Arithmetic and Validity", de Gruyter, 2013, in the form of R. M. Neal's
+   small superaccumulator, "Fast exact summation using small and large superaccumulators", arXiv:1505.05571, 2015: limbs of 32
+   bits in 64, so that carries are due only now and then. */
 
 #include "bce_internal.h"
 
