@@ -115,6 +115,22 @@ def test_a_mask_with_another_weight(other):
         assert evaluate(operands, "sum", 0.0, FLOATS) == evaluate(operands, "sum", 0.0, FLOATS, quick=False)
 
 
+# Catches: a pos_weight that is 0, subnormal, negative, infinite or NaN, if a block of hard labels is taken with it, or without
+# looking at it.
+@pytest.mark.parametrize("pos_weight", [0.0, 1e-38, 1e-320, 3.0, 1e38, 1e308, -2.0, np.inf, np.nan])
+def test_one_pos_weight_with_hard_labels(pos_weight):
+    rng = np.random.default_rng(14)
+    n = 1 << 12
+    x = Operand.of(rng.normal(0, 5, n), "float32")
+    for y in (np.zeros(n), np.ones(n), rng.integers(0, 2, n)):
+        operands = [x, Operand.of(y, "float32"), None, Operand.of(pos_weight, "float64")]
+        for reduction in ("sum", "mean"):
+            expected = evaluate(operands, reduction, 0.0, FLOATS, quick=False)
+            assert evaluate(operands, reduction, 0.0, FLOATS) == expected
+            alone = core.loss(x.array, y.astype(np.float32), pos_weight=pos_weight, reduction=reduction)
+            assert Operand.of(alone, "float32").bits() == expected[0]
+
+
 # Catches: a sum of quick losses that is not taken again where it lies so near a tie that their error decides its rounding.
 # The second logit brings the sum within some 2^-46 of the midpoint of two float32, on either side; others, which add next to
 # nothing, make a whole step of it, whose sum is taken as the logarithm of a product.
@@ -181,14 +197,16 @@ def test_means_next_to_a_tie_are_correctly_rounded(count, repeat):
 # Catches: quick gradients where they are subnormal in their type, whose ties lie elsewhere than those of normal numbers: 1 / n
 # and a small weight bring them there though the logits are moderate. Each logit is the one at which the gradient is closest to
 # a tie between two subnormal numbers.
-@pytest.mark.parametrize("pos_weight", [None, 0.125, (0.125, 0.125)])  # the last one a number for each of two classes
+@pytest.mark.parametrize("kind", ["none", "one", "of each class"])
 @pytest.mark.parametrize("dtype, least, bits", [("float16", -24, 10), ("float32", -149, 23), ("bfloat16", -133, 7)])
-def test_subnormal_gradients_next_to_a_tie_have_the_same_bits(dtype, least, bits, pos_weight):
+def test_subnormal_gradients_next_to_a_tie_have_the_same_bits(dtype, least, bits, kind):
     n = 1024
     counts = np.sort(np.random.default_rng(8).integers(2 ** (bits - 3), 2**bits, n))  # so that each block has its own range
     with mp.workprec(400):
         ties = [(2 * int(k) + 1) * mp.mpf(2) ** (least - 1) for k in counts]
-        sigmas = [tie * n / (0.125 if pos_weight else 1) for tie in ties]
+        small = 0.125 if dtype == "float16" else 2.0**-99
+        pos_weight = {"none": None, "one": small, "of each class": (small, small)}[kind]
+        sigmas = [tie * n / (small if pos_weight else 1) for tie in ties]
         logits = np.array([float(mp.log(sigma / (1 - sigma))) for sigma in sigmas], np.float32)
     if pos_weight is not None:
         logits = -logits
