@@ -5,16 +5,15 @@ points.
 """
 
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from c_programs import VERIFY, build
 from mpmath import mp
 
 from bce_bridge import _abi, core
 from bce_bridge.conformance import compare, exact
 
-ROOT = Path(__file__).resolve().parents[2]
 EXTENDED = np.finfo(np.longdouble).nmant >= 63
 POINTS = 400_000 if EXTENDED else 3_000
 MPMATH = np.frompyfunc(mp.mpf, 1, 1)
@@ -204,9 +203,6 @@ def test_every_16_bit_logit_is_correctly_rounded(dtype):
 @pytest.mark.mpfr
 def test_sampled_exhaustive_check(tmp_path):
     """The program of `make exhaustive` on every 1021st magnitude: some 17 million results."""
-    program = tmp_path / "exhaustive"
-    sources = sorted(str(path) for path in (ROOT / "c_src").glob("*.c"))
-    build = ["cc", "-O2", "-pthread", *sources, str(ROOT / "c_src/verify/exhaustive.c"), "-o", str(program)]
-    subprocess.run([*build, "-lmpfr", "-lgmp", "-lm"], check=True)
+    program = build(tmp_path / "exhaustive", VERIFY / "exhaustive.c", libraries=("mpfr", "gmp"))
     out = subprocess.run([program, "1021"], check=True, capture_output=True, text=True).stdout
     assert "misrounded: 0;" in out, out

@@ -1,11 +1,19 @@
-"""The core built from source in other ways than setuptools builds it: the same bits, no warnings, C++."""
+"""The core built from source in other ways than setuptools builds it: its own tests in C, the same bits, no warnings, C++."""
 
 import subprocess
-from pathlib import Path
+import sys
 
 import pytest
+from c_programs import VERIFY, build
 
-VERIFY = Path(__file__).resolve().parents[2] / "c_src/verify"
+
+# The core's tests in C: broadcasting, layouts, limits, sums, ties, refusals, threads, forks, signals, shortage of memory and of
+# threads. The other tests of this folder show that the binding passes these on.
+def test_the_tests_in_c(tmp_path):
+    wrapped = ["-DTEST_WRAPPED", "-Wl,--wrap=malloc,--wrap=pthread_create"] if sys.platform == "linux" else []
+    program = build(tmp_path / "test_core", *wrapped, *VERIFY.glob("test_*.c"))
+    done = subprocess.run([program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
 
 
 # Catches: bits that depend on the optimiser, on contraction or on the instruction set; warnings.

@@ -2,17 +2,16 @@
 
 import math
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from c_programs import VERIFY
 from mpmath import mp
 from operands import Operand, chosen, move, storage, weights
 
 from bce_bridge import _abi, core
 from bce_bridge.conformance import compare
 
-VERIFY = Path(__file__).resolve().parents[2] / "c_src/verify"
 OPTIONS = {
     "scalar": [],
     "avx2": ["-mavx2", "-mfma", "-DBCE_SIMD_AVX2"],

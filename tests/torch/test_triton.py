@@ -13,7 +13,6 @@ import multiprocessing
 import re
 import struct
 import subprocess
-import sysconfig
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from c_programs import VERIFY, build
 from operands import FLOATING, Operand, move, problem, storage
 from triton_interpreter import start_interpreter
 
@@ -33,7 +33,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:AnnAssign.__init__ missing 1 required positional argument:DeprecationWarning"),
 ]
 
-ROOT = Path(__file__).resolve().parents[2]
 REDUCTIONS = ("none", "sum", "mean")
 X = torch.zeros(4, 3)
 
@@ -338,11 +337,7 @@ def pairs_in_c():
         "    return 0;\n"
         "}\n"
     )
-    compiler = sysconfig.get_config_var("CC").split()
-    sources = [folder / "pairs.c", *sorted((ROOT / "c_src").glob("*.c"))]
-    options = ["-O2", "-shared", "-fPIC", "-pthread", "-I", ROOT / "c_src/verify"]
-    subprocess.run([*compiler, *options, *sources, "-o", folder / "pairs.so", "-lm"], check=True)
-    return ctypes.CDLL(folder / "pairs.so")
+    return ctypes.CDLL(build(folder / "pairs.so", "-shared", "-fPIC", "-I", VERIFY, folder / "pairs.c"))
 
 
 # Catches an operation of the kernel that is another one in C, where all logits are checked.
@@ -375,10 +370,7 @@ def test_the_functions_are_those_in_c():
 
 # Catches a bound of the fast path that its functions do not keep, and a result that it settles wrongly.
 def test_the_fast_path_in_c(tmp_path):
-    compiler = sysconfig.get_config_var("CC").split()
-    sources = [ROOT / "c_src/verify/pairs.c", *sorted((ROOT / "c_src").glob("*.c"))]
-    program = tmp_path / "pairs"
-    subprocess.run([*compiler, "-O2", "-pthread", *sources, "-o", program, "-lm"], check=True)
+    program = build(tmp_path / "pairs", VERIFY / "pairs.c")
     done = subprocess.run([program, "1021"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "loss: 0 misrounded" in done.stdout and "gradient: 0 misrounded" in done.stdout
@@ -388,7 +380,7 @@ def test_the_fast_path_in_c(tmp_path):
 def test_bounds_are_those_in_c():
     from bce_bridge.torch.triton_kernel import launch
 
-    header = (ROOT / "c_src/verify/pairs.h").read_text()
+    header = (VERIFY / "pairs.h").read_text()
     function, rounding, _ = launch._PAIR_ERRORS
     term, in_c = (
         re.search(r"PAIRS_TERM_ERROR \((\S+)f \+ (\S+)f\)", header).groups(),
