@@ -392,6 +392,7 @@ int __real_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *)
 int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 
 static atomic_bool no_memory;
+static atomic_size_t bytes_asked_for;
 static atomic_int threads_to_be_had = INT32_MAX;
 /* While set: the signals that the last thread started with blocked, and how many were started. */
 static atomic_bool watching_signals;
@@ -400,6 +401,7 @@ static int threads_started;
 
 void *__wrap_malloc(size_t size)
 {
+    atomic_fetch_add(&bytes_asked_for, size);
     return atomic_load(&no_memory) ? NULL : __real_malloc(size);
 }
 
@@ -412,7 +414,8 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
     return atomic_fetch_sub(&threads_to_be_had, 1) > 0 ? __real_pthread_create(thread, attributes, run, argument) : 11;
 }
 
-/* Without memory, and with no or too few threads, the result is the same. */
+/* Without memory, and with no or too few threads, the result is the same. A call asks for the memory of its threads'
+   partial sums and of little else, whatever the number of elements. */
 void test_shortage(void)
 {
     large l;
@@ -424,10 +427,12 @@ void test_shortage(void)
         memset(gradient, 0, (size_t)l.n * sizeof *gradient);
         atomic_store(&no_memory, turn == 3);
         atomic_store(&threads_to_be_had, turn);
+        atomic_store(&bytes_asked_for, 0);
         bce_status status = evaluate_large(&l, gradient, &partial);
         atomic_store(&no_memory, false);
         atomic_store(&threads_to_be_had, INT32_MAX);
         CHECK(status == BCE_OK && as_before(&l, gradient, &partial));
+        CHECK(atomic_load(&bytes_asked_for) <= 4 * 2 * sizeof partial);
     }
     free(gradient);
     large_free(&l);

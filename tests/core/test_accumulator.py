@@ -5,13 +5,12 @@ import functools
 import itertools
 import math
 import pickle
-import subprocess
-import sys
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
-from embedded_r import in_own_process, run_python
+from embedded_r import in_own_process
 from mpmath import mp
 
 from bce_bridge import core
@@ -318,52 +317,21 @@ def test_threads_may_share_an_accumulator():
     assert same(shared, Accumulator.from_array(accumulate(*operands).to_array() * 200))
 
 
-_STREAM = """
-import resource, sys
-import numpy as np
-from bce_bridge.core import Accumulator
-path, n, size = sys.argv[1], int(sys.argv[2]), 1 << 20
-accumulator = Accumulator()
-for start in range(0, n, size):
-    x = np.memmap(path, np.float32, "r", 4 * start, (size,))
-    accumulator.update(x, x > 0, np.float32(0.5))
-whole = np.memmap(path, np.float32, "r", 0, (size,))
-assert accumulator.mean() == Accumulator().update(whole, whole > 0, 0.5).mean() and accumulator.count == n
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-# Catches a copy of the operands, stored element losses, and memory that is not let go. The peak of a process counts that of the
-# one that started it too, so a small one stands between.
-def test_streaming_takes_memory_for_one_part_whatever_the_length(tmp_path):
-    path = tmp_path / "logits.f32"
-    block = np.random.default_rng(8).normal(0, 4, 1 << 20).astype(np.float32).tobytes()
-    with path.open("wb") as file:
-        for _ in range(64):
-            file.write(block)
-    peaks = []
-    for blocks in (4, 64):
-        arguments = [sys.executable, "-c", _STREAM, str(path), str(blocks << 20)]
-        peaks.append(int(run_python(f"import subprocess; print(subprocess.check_output({arguments!r}, text=True))")))
-    path.unlink()
-    assert peaks[1] <= 1.1 * peaks[0], peaks
-
-
-# Catches an update of a whole mapped file that first copies it: the one array that it may hold is the mapping itself.
+# Catches an update that copies its operands or keeps something: the one array that it may hold is the mapping itself. What the
+# core asks for is counted in c_src/verify/test_threads.c.
 def test_a_mapped_file_is_read_where_it_lies(tmp_path):
     path = tmp_path / "logits.f32"
-    np.random.default_rng(9).normal(0, 4, 1 << 22).astype(np.float32).tofile(path)
-    code = f"""
-import tracemalloc
-import numpy as np
-from bce_bridge.core import Accumulator
-x = np.memmap({str(path)!r}, np.float32, "r")
-Accumulator().update([1.0], [1])
-tracemalloc.start()
-Accumulator().update(x, x, x[:1], x)
-assert tracemalloc.get_traced_memory()[1] < 100_000, tracemalloc.get_traced_memory()
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+    np.random.default_rng(9).normal(0, 4, 1 << 20).astype(np.float32).tofile(path)
+    x = np.memmap(path, np.float32, "r")
+    accumulator = accumulate(x, x, x[:1], x)
+    tracemalloc.start()
+    try:
+        for _ in range(64):
+            accumulator.update(x, x, x[:1], x)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 20_000 and peak < 100_000
 
 
 # Catches a state that only one of the languages reads.

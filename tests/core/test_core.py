@@ -1,4 +1,7 @@
-"""The NumPy front end: values against mpmath, limits, broadcasting, memory layouts, sums, and every refusal."""
+"""The NumPy front end: values against mpmath, what reaches the core and comes back from it, and every refusal.
+
+The core's own tests, of which these show that the binding passes them on, are c_src/verify/test_*.c.
+"""
 
 import itertools
 import math
@@ -9,8 +12,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 from mpmath import mp
+from operands import move, problem
 
-from bce_bridge import _abi, core
+from bce_bridge import core
 from bce_bridge.conformance import compare, exact
 
 INF, NAN = math.inf, math.nan
@@ -88,6 +92,7 @@ def test_largest_weights_in_the_tails(label, dtype, bound):
     if dtype == "float64" or label != 0.25:  # else they are beyond float32
         for results, values in zip(core.loss_and_grad(x, y, w, reduction="none"), (losses, gradients)):
             assert max(errors(results, values, dtype)) <= bound
+    assert core.loss([-1e300, 1e300], [0, 0], [1e300, 1.0], reduction="none").tolist() == [0.0, 1e300]
 
 
 # Catches bytes that are taken to be in this machine's order.
@@ -101,57 +106,20 @@ def test_any_byte_order():
         assert np.array_equal(core.loss(foreign, y, reduction="none"), core.loss(native, y, reduction="none"))
 
 
-# Catches: a coefficient rounded once too often. The loss has no cancelling terms for y in [0, 1] and w, p >= 0.
-@pytest.mark.parametrize("dtype, bound", [("float64", 4.0), ("float32", 0.5001)])
-def test_soft_labels_and_weights_are_within_the_contract(dtype, bound):
-    rng = np.random.default_rng(8)
-    x = hostile_logits(rng, 800)
-    x = x[np.abs(x) < 700].astype(dtype)
-    y, w, p = (rng.uniform(0, high, x.shape).astype(dtype) for high in (1, 5, 20))
-    loss, gradient = core.loss_and_grad(x, y, w, p, "none")
-    curvature = core.curvature(x, y, w, p, "none")
-    rows = elements(x, y, w, p)
-    assert max(errors(loss, [row[0] for row in rows], dtype)) <= bound
-    with mp.workprec(exact.PRECISION):
-        for got, (_, value, _, terms, *_) in zip(gradient, rows):
-            allowed = bound * compare.ulp(value, dtype) + 4 * mp.mpf(2) ** -53 * terms
-            assert abs(mp.mpf(float(got)) - value) <= allowed
-        for got, *numbers in zip(curvature, x, y, w, p):
-            x1, y1, w1, p1 = (mp.mpf(float(number)) for number in numbers)
-            t = mp.exp(-abs(x1))
-            value = w1 * (1 - y1 + p1 * y1) * t / (1 + t) ** 2
-            assert compare.error_in_ulp(got, value, dtype) <= bound
-
-
-# Catches: libtorch's NaN at infinite logits, a NaN that is lost, a weight of 0 that does not silence.
+# Catches: libtorch's NaN at infinite logits, a NaN that is lost, a weight of 0 that does not silence. test_values.c has more.
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize(
     "x, y, w, p, loss, gradient",
     [
         (INF, 1, 1, 1, 0, 0),
-        (-INF, 0, 1, 1, 0, 0),
-        (INF, 0, 1, 1, INF, 1),
-        (-INF, 1, 1, 1, INF, -1),
-        (INF, 0, 2, 3, INF, 2),
         (-INF, 1, 2, 3, INF, -6),
         (INF, 0.5, 1, 1, INF, 0.5),
-        (-INF, 0.5, 1, 1, INF, -0.5),
-        (INF, 0, 0, 1, 0, 0),
-        (-INF, 1, 0, 1, 0, 0),
-        (-INF, 1, 1, 0, 0, 0),
         (-INF, 0.5, 1, 0, 0, 0),
-        (3, 0.5, 0, 2, 0, 0),
         (1, 0, 1, INF, math.log1p(math.e), 1 / (1 + math.exp(-1))),
-        (1, INF, 0, 1, 0, 0),
-        (NAN, 0, 1, 1, NAN, NAN),
-        (NAN, 1, 1, 1, NAN, NAN),
         (NAN, 0, 0, 0, NAN, NAN),
-        (1, NAN, 1, 1, NAN, NAN),
         (1, NAN, 0, 1, NAN, NAN),
         (1, 0, NAN, 1, NAN, NAN),
         (1, 0, 1, NAN, NAN, NAN),
-        (1, 1, 0, NAN, NAN, NAN),
-        (INF, 1, NAN, 1, NAN, NAN),
     ],
 )
 def test_limits(dtype, x, y, w, p, loss, gradient):
@@ -174,51 +142,19 @@ def test_empty(shape):
     assert core.loss_and_grad(x, x)[1].shape == shape
 
 
-# Catches: an element that does not exist mixing into a sum, wrong strides, a wrong alignment of dimensions.
-@pytest.mark.parametrize("shape", [(), (1,), (5,), (3, 4), (3, 1), (1, 4), (2, 3, 4), (2, 1, 3, 2), (7, 300), (300, 7)])
-def test_broadcasting_equals_expanding(shape):
-    rng = np.random.default_rng(len(shape))
-    x, y = rng.normal(size=shape), rng.uniform(size=shape)
-    narrow = [
-        tuple(n if keep else 1 for n, keep in zip(shape[drop:], keeps))
-        for drop in range(len(shape) + 1)
-        for keeps in itertools.product([True, False], repeat=len(shape) - drop)
-    ]
-    for w_shape, p_shape in zip(narrow, reversed(narrow)):
-        w, p = rng.uniform(size=w_shape), rng.uniform(size=p_shape)
-        full = [np.broadcast_to(a, shape).copy() for a in (w, p)]
+# Catches an operand whose shape, strides, offset or alignment the core is told wrongly, and one that must be writeable.
+@pytest.mark.parametrize("shape", [(5,), (3, 1), (2, 3, 4), (7, 300)])
+def test_broadcasting_and_memory_layouts_reach_the_core(shape):
+    for seed in range(20):
+        rng = np.random.default_rng([seed, *shape])
+        operands, smoothing = problem(rng, "float64", shape)
+        plain = [a and np.broadcast_to(a.array, shape).copy() for a in operands]
+        moved = [a and move(rng, a).array for a in operands]
+        moved[1].flags.writeable = False
         for reduction in ("none", "mean", "sum"):
-            got = core.loss_and_grad(x, y, w, p, reduction)
-            expected = core.loss_and_grad(x, y, *full, reduction)
+            got, expected = (core.loss_and_grad(*a, reduction, label_smoothing=smoothing) for a in (moved, plain))
             for a, b in zip(got, expected):
-                assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-
-
-# Catches: assuming contiguity, alignment or native byte order.
-def test_memory_layouts_give_the_same_bits():
-    rng = np.random.default_rng(3)
-    x, y, w = rng.normal(0, 4, (6, 10, 7)), rng.uniform(size=(6, 10, 7)), rng.uniform(size=(10, 1))
-    expected = core.loss_and_grad(x, y, w, reduction="none")
-    total = core.loss(x, y, w, reduction="sum")
-    misaligned = np.ndarray(x.shape, np.float64, b"\0" + x.tobytes(), offset=1)
-    frozen = x.copy()
-    frozen.flags.writeable = False
-    spread = np.zeros((12, 20, 21))[::2, ::2, ::3]
-    spread[...] = x
-    layouts = {
-        "Fortran": np.asfortranarray(x),
-        "transposed": np.ascontiguousarray(x.transpose(1, 2, 0)).transpose(2, 0, 1),
-        "reversed": np.ascontiguousarray(x[::-1, :, ::-1])[::-1, :, ::-1],
-        "spread": spread,
-        "misaligned": misaligned,
-        "byte-swapped": x.astype(x.dtype.newbyteorder()),
-        "read-only": frozen,
-    }
-    for name, layout in layouts.items():
-        assert layout.shape == x.shape, name
-        for a, b in zip(core.loss_and_grad(layout, y, w, reduction="none"), expected):
-            assert np.ascontiguousarray(a).tobytes() == b.tobytes(), name
-        assert core.loss(layout, y, w, reduction="sum") == total, name
+                assert a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes(), (seed, reduction)
 
 
 @pytest.mark.parametrize("x_dtype, y_dtype", list(itertools.product(["float16", "float32", "float64"], repeat=2)))
@@ -242,21 +178,6 @@ def test_integer_targets_and_weights(dtype):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_float16_conversions_are_numpys():
-    """All 65,536 numbers in, and results over the whole range out, subnormal and overflowing ones too."""
-    every = np.arange(65536, dtype=np.uint16).view(np.float16)
-    y = np.zeros(every.shape, np.float16)
-    loss, gradient = core.loss_and_grad(every, y, reduction="none")
-    wide_loss, wide_gradient = core.loss_and_grad(every.astype(np.float64), y.astype(np.float64), reduction="none")
-    with np.errstate(over="ignore"):
-        np.testing.assert_array_equal(loss, wide_loss.astype(np.float16))
-        np.testing.assert_array_equal(gradient, wide_gradient.astype(np.float16))
-        w = np.exp(np.linspace(-30, 30, 5000))
-        narrow = core.loss(np.zeros(5000, np.float16), np.zeros(5000, np.float16), w, reduction="none")
-        wide = core.loss(np.zeros(5000), np.zeros(5000), w, reduction="none")
-        np.testing.assert_array_equal(narrow, wide.astype(np.float16))
-
-
 def test_lists_and_numbers():
     assert core.loss(0.0, 0.0) == core.loss([0], [0]) == core.loss(np.float64(0), 0) == math.log(2)
     assert core.loss(np.float32([1, 2]), [0, 1]).dtype == np.float32
@@ -275,50 +196,6 @@ def test_sums_are_correctly_rounded():
             order = rng.permutation(n)
             shuffled = core.loss(x[order], y[order], None if weight is None else weight[order], reduction="sum")
             assert shuffled == math.fsum(losses)
-
-
-# Catches: a sum that is only nearly exact: cancellation to nothing, ties decided by a far digit, subnormal numbers.
-@pytest.mark.parametrize(
-    "terms",
-    [
-        [1e300, 1.0, -1e300],
-        [1.0, 2.0**-53, 2.0**-106],
-        [1.0, 2.0**-53, -(2.0**-106)],
-        [1.0, 2.0**-53, 5e-324],
-        [5e-324] * 3 + [-5e-324],
-        [2.0**1023, 2.0**1023, -(2.0**1023)],
-        [1.7e308, 1.7e308],
-        [2.0**-1022, -(2.0**-1074)],
-        [1e16, 1.0, 1.0, -1e16] * 100,
-        [2.0**k * (-1) ** k for k in range(-1074, 1000, 7)],
-    ],
-)
-def test_hostile_sums(terms):
-    # No weights give these very losses, so the partial sum takes the numbers themselves.
-    partial = _abi.ffi.new("bce_partial *")
-    _abi.lib.bce_partial_add(partial, _abi.ffi.new("double[]", terms), len(terms))
-    result = _abi.ffi.new("double *")
-    assert _abi.lib.bce_partial_round(partial, _abi.lib.BCE_SUM, _abi.lib.BCE_FLOAT64, result) == _abi.lib.BCE_OK
-    with mp.workprec(4000):
-        exact_sum = mp.fsum(mp.mpf(t) for t in terms)
-        assert compare.error_in_ulp(result[0], exact_sum, "float64") <= 0.5
-        assert _abi.lib.bce_partial_round(partial, _abi.lib.BCE_MEAN, _abi.lib.BCE_FLOAT64, result) == _abi.lib.BCE_OK
-        mean = exact_sum / len(terms)
-        assert compare.error_in_ulp(result[0], mean, "float64") <= 0.5
-
-
-def test_mean_is_the_exact_sum_divided_and_rounded_once():
-    rng = np.random.default_rng(12)
-    for n in (3, 7, 1000, 4099):
-        x, y = rng.normal(0, 5, n), rng.integers(0, 2, n)
-        with mp.workprec(200):
-            mean = mp.fsum(mp.mpf(float(v)) for v in core.loss(x, y, reduction="none")) / n
-            assert compare.error_in_ulp(core.loss(x, y), mean, "float64") <= 0.5
-            single = core.loss(x.astype(np.float32), y, reduction="none")
-            wide = core.loss(x.astype(np.float32).astype(float), y, reduction="none")
-            mean = mp.fsum(mp.mpf(float(v)) for v in wide) / n
-            assert single.dtype == np.float32
-            assert compare.error_in_ulp(core.loss(x.astype(np.float32), y), mean, "float32") <= 0.5
 
 
 def test_label_smoothing_is_the_smoothed_target():
@@ -350,39 +227,6 @@ def test_label_smoothing_does_not_cancel(e, label):
                 assert compare.error_in_ulp(single[i], value, "float32") <= 0.5001
                 terms = negative / (1 + mp.exp(-number)), positive / (1 + mp.exp(number))
                 assert abs(gradient[i] - (terms[0] - terms[1])) <= 8 * mp.mpf(2) ** -53 * sum(terms)
-
-
-def test_derivatives_with_respect_to_targets_and_weights():
-    """The core's other derivatives, against central differences in 200-bit arithmetic."""
-    rng = np.random.default_rng(13)
-    operands = [rng.normal(0, 4, 300), rng.uniform(size=300), rng.uniform(size=300), rng.uniform(0, 9, 300)]
-    results = {name: np.empty(300) for name in ("d_targets", "d_weight", "d_pos_weight", "curvature")}
-    _abi.evaluate(
-        *map(core._describe, operands), 0.0, "none", **{name: core._describe(array) for name, array in results.items()}
-    )
-    step = mp.mpf(2) ** -60
-    for i, numbers in enumerate(zip(*operands)):
-        with mp.workprec(400):
-
-            def f(k, sign, of, numbers=numbers):
-                moved = [mp.mpf(float(number)) for number in numbers]
-                moved[k] += sign * step
-                x, y, w, p = moved
-                t = mp.exp(-x)
-                return {
-                    "loss": w * ((1 - y) * mp.log1p(1 / t) + p * y * mp.log1p(t)),
-                    "gradient": w * ((1 - y) / (1 + t) - p * y * t / (1 + t)),
-                }[of]
-
-            for k, name, of in (
-                (1, "d_targets", "loss"),
-                (2, "d_weight", "loss"),
-                (3, "d_pos_weight", "loss"),
-                (0, "curvature", "gradient"),
-            ):
-                value = (f(k, 1, of) - f(k, -1, of)) / (2 * step)
-                scale = max(abs(value), mp.mpf(abs(numbers[0])) * numbers[2] if name == "d_targets" else mp.mpf(0))
-                assert abs(mp.mpf(results[name][i]) - value) <= 6 * mp.mpf(2) ** -53 * scale, (name, i)
 
 
 A = np.zeros((4, 3))
@@ -435,57 +279,6 @@ def test_label_smoothing_that_is_no_number_is_refused(e):
             function(A, A, label_smoothing=e)
     for number in (1, np.float32(0.5), np.int8(0)):
         assert core.loss(A, A, label_smoothing=number) == core.loss(A, A, label_smoothing=float(number))
-
-
-def test_core_refuses_what_no_binding_should_send():
-    """The C API on its own: null pointers, unknown enumerators, sizes that overflow, negative dimensions."""
-    ffi, lib = _abi.ffi, _abi.lib
-    message = ffi.new("char[]", lib.BCE_MESSAGE_SIZE)
-    results = ffi.new("bce_results *")
-    assert lib.bce_evaluate(ffi.NULL, results, message) == lib.BCE_ERROR_ARGUMENT
-    assert lib.bce_evaluate(ffi.new("bce_arguments *"), ffi.NULL, ffi.NULL) == lib.BCE_ERROR_ARGUMENT
-
-    partial = ffi.new("bce_partial *")
-    assert lib.bce_partial_add(ffi.NULL, ffi.NULL, 0) == lib.BCE_ERROR_ARGUMENT
-    assert lib.bce_partial_add(partial, ffi.NULL, 1) == lib.BCE_ERROR_ARGUMENT
-    assert lib.bce_partial_add(partial, ffi.NULL, 0) == lib.BCE_OK
-    assert lib.bce_partial_merge(ffi.NULL, partial) == lib.BCE_ERROR_ARGUMENT
-    assert lib.bce_partial_merge(partial, ffi.NULL) == lib.BCE_ERROR_ARGUMENT
-    assert lib.bce_partial_round(ffi.NULL, lib.BCE_SUM, lib.BCE_FLOAT64, partial) == lib.BCE_ERROR_ARGUMENT
-
-    number = ffi.new("double *")
-    good = {
-        "data": number,
-        "dtype": lib.BCE_FLOAT64,
-        "ndim": 1,
-        "shape": ffi.new("int64_t[]", [1]),
-        "strides": ffi.new("int64_t[]", [8]),
-    }
-    huge = ffi.new("int64_t[]", [2**40, 2**40])
-    for change, status in [
-        ({"data": ffi.NULL}, lib.BCE_ERROR_ARGUMENT),
-        ({"dtype": 77}, lib.BCE_ERROR_DTYPE),
-        ({"dtype": lib.BCE_BOOL}, lib.BCE_ERROR_DTYPE),
-        ({"ndim": -1}, lib.BCE_ERROR_SHAPE),
-        ({"ndim": 65}, lib.BCE_ERROR_SHAPE),
-        ({"shape": ffi.new("int64_t[]", [-1])}, lib.BCE_ERROR_SHAPE),
-        ({"shape": ffi.NULL}, lib.BCE_ERROR_ARGUMENT),
-        ({"ndim": 2, "shape": huge, "strides": huge}, lib.BCE_ERROR_SHAPE),
-    ]:
-        arguments = ffi.new("bce_arguments *", {"logits": {**good, **change}, "targets": good})
-        assert lib.bce_evaluate(arguments, results, message) == status, change
-        assert ffi.string(message).startswith(b"logits")
-    arguments = ffi.new("bce_arguments *", {"logits": good, "targets": good, "reduction": 5})
-    assert lib.bce_evaluate(arguments, results, message) == lib.BCE_ERROR_ARGUMENT
-
-
-def test_nothing_is_written_on_an_error():
-    x, out = np.zeros(3), np.full(3, 7.0)
-    with pytest.raises(ValueError, match="weight"):
-        _abi.evaluate(
-            core._describe(x), core._describe(x), core._describe(np.ones(2)), None, 0.0, "none", loss=core._describe(out)
-        )
-    assert (out == 7).all()
 
 
 def test_results_are_plain_and_picklable():
@@ -541,15 +334,3 @@ def test_memory_that_overlaps_any_operand_is_refused(name):
     with pytest.raises(ValueError, match="out must be an operand itself or overlap none"):
         core.loss_and_grad(**operands, out=whole[:3])
     assert np.array_equal(core.loss_and_grad(**operands, out=operands[name])[1], expected)
-
-
-# Catches: double-double arithmetic outside its domain, and a tie that the tiny rest e^-|x| should have broken.
-# Up to that rest the loss is (1 - y) x and the gradient 1 - y, both exact in float64 here, and the rest is positive in the
-# first and negative in the second.
-@pytest.mark.parametrize("exponent", [8, 9, 10, 12, 40, 69, 100, 126])
-def test_ties_but_for_a_tiny_rest(exponent):
-    y = np.array([2.0**-25, 3 * 2.0**-25, 5 * 2.0**-26, 2.0**-24 + 2.0**-40, 1 - 2.0**-24, 0.25], np.float32)
-    for x in (2.0**exponent, 1.5 * 2.0**exponent):
-        loss, gradient = core.loss_and_grad(np.full(6, x, np.float32), y, reduction="none")
-        for got, product, towards in ((loss, (1 - y.astype(float)) * x, np.inf), (gradient, 1 - y.astype(float), -np.inf)):
-            assert np.array_equal(got, np.nextafter(product, towards).astype(np.float32))
