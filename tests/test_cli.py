@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import run_cli
 
 import bce_bridge
 from bce_bridge import cli, core
@@ -19,15 +20,9 @@ from bce_bridge.conformance import crosscheck, datasets, implementations
 from bce_bridge.conformance.cases import load_cases
 
 
-def run(*arguments, check=0):
-    done = subprocess.run([sys.executable, "-m", "bce_bridge.cli", *arguments], capture_output=True, text=True)
-    assert done.returncode == check, done.stderr
-    return done
-
-
 @pytest.mark.r
 def test_crosscheck(tmp_path):
-    out = run("crosscheck", "--json", str(tmp_path / "out.json")).stdout
+    out = run_cli("crosscheck", "--json", str(tmp_path / "out.json")).stdout
     assert "0 failures" in out
     # README shows this table: of the rows that are the same on every machine, to the digit.
     readme = " ".join((Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8").split())
@@ -65,7 +60,7 @@ def test_crosscheck(tmp_path):
 
 @pytest.mark.r
 def test_infert_gives_rs_own_deviance(tmp_path):
-    run("crosscheck", "--dataset", "infert", "--json", str(tmp_path / "out.json"))
+    run_cli("crosscheck", "--dataset", "infert", "--json", str(tmp_path / "out.json"))
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     sums = {row["implementation"]: row["sum"] for row in rows if "sum" in row}
     assert sums["C core (NumPy)"] == sums["R package bcebridge"] == sums["torch front end"]
@@ -97,7 +92,7 @@ def test_own_data(tmp_path, suffix):
     else:
         lines = [",".join(columns)] + [",".join(repr(float(v)) for v in row) for row in zip(*columns.values())]
         path.write_text("\n".join(lines))
-    run("crosscheck", "--data", str(path), "--device", "cpu", "--json", str(tmp_path / "out.json"))
+    run_cli("crosscheck", "--data", str(path), "--device", "cpu", "--json", str(tmp_path / "out.json"))
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     by_name = {row["implementation"]: row for row in rows}
     assert by_name["C core (NumPy)"]["sum"] == core.loss(*columns.values(), reduction="sum")
@@ -122,7 +117,7 @@ def test_own_data(tmp_path, suffix):
 def test_bad_data_is_refused(tmp_path, text, message):
     path = tmp_path / "data.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    error = run("crosscheck", "--data", str(path), check=2).stderr
+    error = run_cli("crosscheck", "--data", str(path), status=2).stderr
     assert message in error and str(path) in error and len(error.splitlines()) == 1
 
 
@@ -171,9 +166,9 @@ def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch, capsys):
 
 
 def test_bad_arguments_are_refused(tmp_path):
-    assert "no-such-file" in run("crosscheck", "--data", "no-such-file.csv", check=2).stderr
-    assert "must be a .npz or .csv file, got .txt" in run("crosscheck", "--data", str(tmp_path / "a.txt"), check=2).stderr
-    assert "usage" in run("bake", check=2).stderr
+    assert "no-such-file" in run_cli("crosscheck", "--data", "no-such-file.csv", status=2).stderr
+    assert "must be a .npz or .csv file, got .txt" in run_cli("crosscheck", "--data", str(tmp_path / "a.txt"), status=2).stderr
+    assert "usage" in run_cli("bake", status=2).stderr
 
 
 # Catches: the CPU taken in place of a device that is not there, and a traceback.
@@ -231,6 +226,6 @@ def test_what_cannot_be_done_is_refused_first(tmp_path, monkeypatch, capsys, com
 
 
 def test_info(tmp_path):
-    out = run("info", "--json", str(tmp_path / "info.json")).stdout
+    out = run_cli("info", "--json", str(tmp_path / "info.json")).stdout
     assert "numpy" in out
     assert json.loads((tmp_path / "info.json").read_text())["numpy"] == np.__version__

@@ -3,13 +3,12 @@
 import csv
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import run_cli
 
 from bce_bridge import _abi, cli, core
 from bce_bridge.benchmark import measure, problems, report, results
@@ -18,21 +17,15 @@ from bce_bridge.benchmark.memory import peak_memory
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "bce_bridge.cli", "bench", *arguments], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """What a small run prints, and the paths of what it writes."""
     folder = tmp_path_factory.mktemp("bench")
     paths = {kind: folder / f"out.{kind}" for kind in ("json", "csv", "png")}
     arguments = f"--sizes 64,4Ki --types {','.join(problems.TYPES)} --threads 1,2 --rounds 2 --no-compile --device cpu"
-    done = run(*arguments.split(), "--json", str(paths["json"]), "--csv", str(paths["csv"]), "--plot", str(paths["png"]))
+    done = run_cli(
+        "bench", *arguments.split(), "--json", str(paths["json"]), "--csv", str(paths["csv"]), "--plot", str(paths["png"])
+    )
     return done.stdout, paths
 
 
@@ -86,7 +79,7 @@ def test_csv_and_json_say_the_same(written):
         assert content["environment"][name]
         assert f"# {name}: {content['environment'][name]}" in lines
     assert "bce_bridge memory" in stdout and "training step" in stdout
-    again = run("--from", str(paths["csv"])).stdout
+    again = run_cli("bench", "--from", str(paths["csv"])).stdout
     assert again.strip() == stdout.strip()
 
 

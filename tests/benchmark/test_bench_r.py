@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from embedded_r import run_python
+from processes import run_python
 
 from bce_bridge import core
 from bce_bridge.benchmark import problems, report, results
@@ -44,8 +44,6 @@ def test_base_r_computes_the_loss(gradient):
     x, y = np.array([1.0, -2, 30, -30]), np.array([1.0, 0, 0, 1])
     ask = "list(a = unlist(lapply(list(formula, distribution), function(f) f(c(1, -2, 30, -30), c(1, 0, 0, 1), 3, GRADIENT))))"
     code = f"from bce_bridge import r; print(r.run({(source + ask.replace('GRADIENT', gradient))!r})['a'].tolist())"
-    from embedded_r import run_python
-
     got = json.loads(run_python(code))
     assert np.allclose(got, core.loss(x, y, pos_weight=3.0), rtol=1e-12)
 

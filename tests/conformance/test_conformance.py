@@ -13,6 +13,7 @@ from pathlib import Path
 
 import conformance_programs
 import pytest
+from processes import run_cli
 
 from bce_bridge import cli
 from bce_bridge.conformance import runner
@@ -239,13 +240,13 @@ def test_wrong_arguments(arguments, message, capsys):
 
 
 def test_the_command_as_a_user_runs_it(tmp_path):
-    command = [sys.executable, "-m", "bce_bridge.cli", "conformance", "--flag", "empty", "--command"]
-    done = subprocess.run([*command, python(LOOP + "right(case)")], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0 and not done.stderr
+    command = ["conformance", "--flag", "empty", "--command"]
+    done = run_cli(*command, python(LOOP + "right(case)"), cwd=tmp_path)
+    assert not done.stderr
     assert "Conforms: 14 cases passed at 4 ULP, 0 unsupported.\n" in done.stdout
-    done = subprocess.run([*command, python("import sys; sys.exit('why')")], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1 and "why" in done.stdout and "PROBLEM ended with status 1" in done.stdout
-    assert subprocess.run(command, capture_output=True).returncode == 2
+    done = run_cli(*command, python("import sys; sys.exit('why')"), cwd=tmp_path, status=1)
+    assert "why" in done.stdout and "PROBLEM ended with status 1" in done.stdout
+    run_cli(*command, status=2)
 
 
 def block(language):

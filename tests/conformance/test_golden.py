@@ -1,13 +1,11 @@
 """The repository's cases and the recorded answers of R torch."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from mpmath import mp
+from processes import run_python
 
 from bce_bridge import core
 from bce_bridge.conformance import cases, compare, exact, implementations, report
@@ -70,8 +68,7 @@ def test_other_code_paths_of_libtorch():
         "rows = crosscheck.crosscheck(implementations=(implementations.Aten, implementations.RecordedRTorch))\n"
         "print(json.dumps([report.as_json(rows), *report.notes(rows)]))"
     )
-    environment = os.environ | {"ATEN_CPU_CAPABILITY": "default"}
-    output = subprocess.check_output([sys.executable, "-c", f"import json; {program}"], text=True, env=environment)
+    output = run_python(f"import json; {program}", ATEN_CPU_CAPABILITY="default")
     (aten, recorded), *notes = json.loads(output)
     assert (aten["libtorch_cpu_capability"], recorded["libtorch_cpu_capability"]) == ("DEFAULT", "AVX512")
     assert set(aten["numbers_against_recorded_r_torch"]) == {"same", compare.ROUNDING} and not aten["failures"]

@@ -4,7 +4,6 @@ import io
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from processes import run_cli
 
 import bce_bridge
 from bce_bridge import cli, core
@@ -60,9 +60,7 @@ def files(tmp_path_factory, failing):
     """Paths of two pages, one of them written by the command line, and of the plot it drew."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "failing.html").write_text(failing[2], encoding="utf-8")
-    command = [sys.executable, "-m", "bce_bridge.cli", "crosscheck", "--html", "whole.html", "--plot", "plot.svg"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_cli("crosscheck", "--html", "whole.html", "--plot", "plot.svg", cwd=folder)
     return {path.stem: path for path in folder.iterdir()}
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from embedded_r import run_python
 from operands import FLOATING, WEIGHTS, Operand, chosen, hostile, move, problem, storage, weights
+from processes import run_python
 
 from bce_bridge import _abi, core
 

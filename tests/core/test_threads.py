@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from embedded_r import run_python
+from processes import run_python
 
 from bce_bridge import core
 

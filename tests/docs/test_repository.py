@@ -4,11 +4,11 @@ import re
 import runpy
 import shutil
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 import bce_bridge
 from bce_bridge.conformance import compare
@@ -100,11 +100,10 @@ def test_triton_is_the_one_that_torch_asks_for():
 
 def test_importing_is_light():
     """Catches an import of torch, rpy2 or mpmath, each of which takes a second, before it is needed."""
-    code = (
+    run_python(
         "import sys, bce_bridge, bce_bridge.core, bce_bridge.r\n"
         "assert not {'torch', 'rpy2', 'mpmath'} & set(sys.modules), sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_public_name_can_be_had():

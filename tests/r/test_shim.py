@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from embedded_r import in_own_process, r_text, run_python
+from embedded_r import in_own_process, r_text
+from processes import run_python
 
 from bce_bridge import _abi, core, r
 from bce_bridge.conformance.cases import QUANTITIES, VECTORS, load_cases, load_recorded, read_recording

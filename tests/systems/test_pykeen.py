@@ -12,6 +12,7 @@ os.environ.setdefault("PYSTOW_HOME", str(Path(__file__).resolve().parents[2] / "
 import pykeen.losses
 import pytest
 import torch
+from processes import run_python
 from pykeen.hpo import hpo_pipeline
 from pykeen.pipeline import pipeline
 
@@ -210,8 +211,7 @@ def test_without_pykeen_the_error_names_the_extra():
         "import sys; sys.modules['pykeen'] = None\n"
         "try:\n    import bce_bridge.pykeen\nexcept ImportError as error:\n    print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'bce-bridge[pykeen]'" in done.stdout
+    assert "pip install 'bce-bridge[pykeen]'" in run_python(code)
 
 
 # Catches a command line that does not know the name.

@@ -4,14 +4,13 @@ import copy
 import inspect
 import math
 import pickle
-import subprocess
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from processes import run_python
 from torch.nn import functional as F
 
 import bce_bridge
@@ -488,7 +487,7 @@ def test_first_use_in_any_mode(mode):
         "x = torch.zeros(3, requires_grad=True)\nloss = bce_bridge.BCEWithLogitsLoss()(x, torch.zeros(3))\n"
         "assert type(loss.grad_fn).__name__ == 'EagerLossBackward' and abs(loss.item() - 0.6931) < 1e-4, loss"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)
 
 
 def test_a_buffer_may_become_a_parameter_or_none():
