@@ -1,4 +1,4 @@
-"""docs/compatibility.md: that its rows are whole, name tests that exist, and leave out no argument."""
+"""docs/compatibility.md: that its rows name tests that exist, and leave out no argument."""
 
 import ast
 import inspect
@@ -11,7 +11,6 @@ import bce_bridge
 from bce_bridge import composer, lucid, pykeen
 
 ROOT = Path(__file__).resolve().parents[2]
-HEADINGS = ["What", "{system}", "Here", "Test"]
 
 
 def tables():
@@ -37,18 +36,9 @@ def names_in(path):
     return {re.sub(r"\\(.)", r"\1", description[1:-1]) for description in found}
 
 
-def test_five_systems():
-    assert list(TABLES) == ["PyTorch", "R torch", "PyKEEN", "Composer", "Lucid"]
-    for system, rows in TABLES.items():
-        assert rows[0] == [heading.format(system=system) for heading in HEADINGS] and len(rows) > 15
-        assert {len(row) for row in rows} == {4}
-
-
-# Catches: a row without a verdict, or a difference without its reason.
+# Catches: a row whose test is gone or has another name.
 @pytest.mark.parametrize("system, what, there, here, test", ROWS, ids=lambda cell: cell[:40])
-def test_row(system, what, there, here, test):
-    verdict = re.match(r"\*\*(same|better|different)\*\*(: .+)?", here)
-    assert verdict and (verdict[1] == "same" or verdict[2]), here
+def test_row_names_a_test(system, what, there, here, test):
     path, separator, name = test.partition("::" if "::" in test else ": ")
     assert separator and name in names_in(path), test
 

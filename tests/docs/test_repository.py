@@ -11,7 +11,6 @@ import pytest
 from processes import run_python
 
 import bce_bridge
-from bce_bridge.conformance import compare
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,11 +60,6 @@ def test_equivalent_mutants_are_mutants_of_the_core():
     lines = (ROOT / "tools/equivalent_mutants.txt").read_text().split("\n")
     assert len(mutants["equivalents"]()) == sum(line.startswith("    ") for line in lines) > 0
     assert not mutants["equivalents"]() - mutants["names"](mutants["all_mutants"]())
-
-
-def test_deviations_are_documented_by_name():
-    documented = set(re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs/deviations.md").read_text(), re.MULTILINE))
-    assert set(compare.KNOWN_DEVIATIONS) <= documented
 
 
 def test_every_help_topic_is_on_the_r_package_s_site():
