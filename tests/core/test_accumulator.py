@@ -51,7 +51,7 @@ def bits(number):
 
 # Catches a sum or a count that is rounded before the end, and a merge that depends on who is merged into whom.
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_a_thousand_partitions_give_the_bits_of_one_call(dtype):
+def test_any_partition_gives_the_bits_of_one_call(dtype):
     rng = np.random.default_rng(1)
     operands = problem(rng, dtype)
     losses = core.loss(*(a.astype(np.float64) for a in operands), reduction="none")
@@ -60,7 +60,7 @@ def test_a_thousand_partitions_give_the_bits_of_one_call(dtype):
     with mp.workprec(4000):
         assert compare.error_in_ulp(whole.mean(), mp.fsum(map(mp.mpf, losses.tolist())) / N, "float64") <= 0.5
     assert bits(whole.sum()) == bits(total) and whole.count == N
-    for _ in range(1000):
+    for _ in range(100):
         parts = partition(rng, N)
         stream = Accumulator()
         for part in parts:

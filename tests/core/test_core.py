@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from mpmath import mp
-from operands import move, problem
+from operands import hostile, move, problem
 
 from bce_bridge import core
 from bce_bridge.conformance import compare, exact
@@ -32,27 +32,13 @@ def elements(x, y, w=None, p=None):
         return [exact.element(*numbers) for numbers in zip(*operands)]
 
 
-def hostile_logits(rng, n):
-    """Dense, near 0, log-spaced, near multiples of log(2), in both tails, subnormal."""
-    sign = rng.choice([-1.0, 1.0], n)
-    return np.concatenate(
-        [
-            rng.normal(0, 3, n),
-            rng.uniform(-0.01, 0.01, n),
-            sign * np.exp(rng.uniform(-300, np.log(745), n)),
-            np.round(rng.uniform(-50, 50, n)) * np.log(2) + rng.normal(0, 1e-3, n),
-            rng.uniform(-745.2, -690, n // 4),
-            rng.uniform(30, 800, n // 4),
-            sign[: n // 4] * 5e-324 * rng.integers(0, 100, n // 4),
-        ]
-    )
-
-
 # Catches: a wrong polynomial, a lost compensation, a double rounding. 2 ULP is the contract for float64 at hard labels.
 @pytest.mark.parametrize("label", [0.0, 1.0])
 @pytest.mark.parametrize("dtype, bound", [("float64", 2.0), ("float32", 0.5001)])
 def test_hard_labels_are_within_the_contract(label, dtype, bound):
-    x = hostile_logits(np.random.default_rng(7), 1500).astype(dtype)
+    with np.errstate(over="ignore"):
+        x = hostile(np.random.default_rng(7), 5000).astype(dtype)
+    x = x[np.isfinite(x)]
     y = np.full(x.shape, label, dtype)
     loss, gradient = core.loss_and_grad(x, y, reduction="none")
     losses, gradients, *_ = zip(*elements(x, y))
@@ -196,15 +182,6 @@ def test_sums_are_correctly_rounded():
             order = rng.permutation(n)
             shuffled = core.loss(x[order], y[order], None if weight is None else weight[order], reduction="sum")
             assert shuffled == math.fsum(losses)
-
-
-def test_label_smoothing_is_the_smoothed_target():
-    x, y = np.linspace(-5, 5, 64), np.tile([0.0, 1.0], 32)
-    for e in (0.0, 0.25, 1.0):
-        got = core.loss_and_grad(x, y, label_smoothing=e)
-        expected = core.loss_and_grad(x, y * (1 - e) + e / 2)
-        for a, b in zip(got, expected):
-            np.testing.assert_array_equal(a, b)
 
 
 # Catches 1 - y' taken from a rounded y' near 1, which loses e. Each coefficient is within 3 u, u = 2^-53, and the loss of exact
