@@ -1,6 +1,8 @@
-"""Tests that embed R, each in a process of its own: R starts once in a process and never quite ends."""
+"""R for tests: embedded in a process for each test, since R starts once in a process and never quite ends, and Rscript."""
 
 import functools
+import os
+import subprocess
 from pathlib import Path
 
 from processes import run_python
@@ -23,3 +25,14 @@ def r_text(source):
     from rpy2 import rinterface
 
     return list(rinterface.baseenv["eval"](rinterface.parse(source), rinterface.globalenv))
+
+
+def rscript(code, **environment):
+    """The stdout of Rscript, which finds the R package; fails with its stderr if it fails."""
+    from bce_bridge import r
+
+    libraries = os.pathsep.join(filter(None, [str(r.library_path()), os.environ.get("R_LIBS")]))
+    variables = os.environ | {"R_LIBS": libraries} | environment
+    done = subprocess.run(["Rscript", "-e", code], env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

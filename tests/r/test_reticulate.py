@@ -1,12 +1,9 @@
 """The R package and the Python package in one process of R, by reticulate. Oracle: either package alone."""
 
-import os
-import subprocess
 import sys
 
 import pytest
-
-from bce_bridge import r
+from embedded_r import rscript
 
 pytestmark = pytest.mark.r
 
@@ -27,12 +24,9 @@ CODE = """
 
 
 def run(code):
-    libraries = os.pathsep.join([str(r.library_path()), os.environ.get("R_LIBS", "")])
-    environment = os.environ | {"RETICULATE_PYTHON": sys.executable, "R_LIBS": libraries}
-    done = subprocess.run(["Rscript", "-e", CODE + code], capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
-    if done.stdout.startswith("SKIP: "):
-        pytest.skip(done.stdout.removeprefix("SKIP: "))
+    said = rscript(CODE + code, RETICULATE_PYTHON=sys.executable)
+    if said.startswith("SKIP: "):
+        pytest.skip(said.removeprefix("SKIP: "))
 
 
 # Catches an array of Python's that is read in another order, and a tensor that loses bits on the way.

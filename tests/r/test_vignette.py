@@ -2,14 +2,11 @@
 
 import contextlib
 import io
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-
-from bce_bridge import r
+from embedded_r import rscript
 
 VIGNETTE = Path(__file__).resolve().parents[2] / "r_compat/vignettes/bcebridge.Rmd"
 PAIR = re.compile(r"^```\{r (\w+)\}\n(.*?)^```$.*?^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -19,10 +16,7 @@ pytestmark = pytest.mark.r
 
 def printed_by_r(sources):
     script = "\n".join(f"{source}\ncat('end\\n')" for source in sources)
-    library = {"R_LIBS": str(r.library_path())} if r.library_path().is_dir() else {}
-    answer = subprocess.run(["Rscript", "-e", script], env=os.environ | library, capture_output=True, text=True, timeout=120)
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout.split("end\n")[:-1]
+    return rscript(script).split("end\n")[:-1]
 
 
 def printed_by_python(sources):
