@@ -150,15 +150,6 @@ def test_all_routes_give_the_same_bits(reduction, dtype):
         assert torch.equal(twice, torch.stack([expected, expected]))
 
 
-def test_forward_mode():
-    x, y, dx = torch.randn(3, 5, dtype=torch.float64)
-    with forward_ad.dual_level():
-        dual = bce(forward_ad.make_dual(x, dx), y.sigmoid())
-        tangent = forward_ad.unpack_dual(dual).tangent
-    (leaf,) = leaves(x)
-    torch.testing.assert_close(tangent, torch.autograd.grad(bce(leaf, y.sigmoid()), leaf)[0] @ dx)
-
-
 # Catches: a batch of incoming gradients that is taken for one.
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_batched_incoming_gradients(reduction):
