@@ -76,39 +76,26 @@ def test_other_code_paths_of_libtorch():
     assert note in notes
 
 
-class Wrong(implementations.Core):
-    """A class of implementations with one mistake each, which the cross-check must not let pass."""
-
-    name = "C core (NumPy)"
-
-    def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
-        loss, gradient = core.loss_and_grad(logits, targets, weight, pos_weight, reduction)
-        return self.mistake(np.array(loss), np.array(gradient), logits, reduction)
-
-
-class OffByOneBit(Wrong):
-    def mistake(self, loss, gradient, logits, reduction):
-        return np.nextafter(loss, np.zeros((), loss.dtype)), gradient
+# Each makes (loss, gradient) of the right ones, the logits and the reduction.
+MISTAKES = {
+    "off by one bit": lambda loss, gradient, *_: (np.nextafter(loss, np.zeros((), loss.dtype)), gradient),
+    "forgotten mean": lambda loss, gradient, _, reduction: (loss, gradient * (gradient.size if reduction == "mean" else 1)),
+    "lost elements": lambda loss, gradient, *_: (loss, gradient.ravel()[:-1]),
+    "NaN": lambda loss, gradient, x, reduction: (
+        np.where(np.isinf(x), np.nan, loss) if reduction == "none" else loss,
+        gradient,
+    ),
+}
 
 
-class ForgottenMean(Wrong):
-    def mistake(self, loss, gradient, logits, reduction):
-        return loss, gradient * gradient.size if reduction == "mean" else gradient
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_failures(mistake):
+    class Wrong(implementations.Core):
+        def loss_and_grad(self, logits, targets, weight, pos_weight, reduction):
+            right = map(np.array, core.loss_and_grad(logits, targets, weight, pos_weight, reduction))
+            return MISTAKES[mistake](*right, logits, reduction)
 
-
-class LostElements(Wrong):
-    def mistake(self, loss, gradient, logits, reduction):
-        return loss, gradient.ravel()[:-1]
-
-
-class NotANumber(Wrong):
-    def mistake(self, loss, gradient, logits, reduction):
-        return np.where(np.isinf(logits), np.nan, loss) if reduction == "none" else loss, gradient
-
-
-@pytest.mark.parametrize("wrong", [OffByOneBit, ForgottenMean, LostElements, NotANumber])
-def test_mistakes_are_failures(wrong):
-    (row,) = crosscheck(implementations=(wrong,))
+    (row,) = crosscheck(implementations=(Wrong,))
     assert row.verdict == "FAILURE" and row.failures
     assert {"case", "quantity", "element", "got", "exact"} <= set(row.failures[0])
 
