@@ -118,9 +118,7 @@ class Copy:
             ["-g", *OPTIONS, *SANITIZE, *self.tests, *self.core, *WRAP, "-o", "sanitized"],
             ["-shared", "binding.c.o", *objects, "-o", self.module],
         )
-        # How soon a signal ends a call depends on what else the machine does.
-        chosen = ["-m", "not r", "-k", "not interrupted"]
-        pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *chosen, *SUITES]
+        pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not r", *SUITES]
         for killer, build, tests in zip(KILLERS, builds, (["./test_core"], ["./sanitized"], pytest)):
             subprocess.run(["cc", *build, "-lm", "-pthread"], cwd=self.folder, check=True)
             if not run(tests, self.folder, LIMITS[killer]):

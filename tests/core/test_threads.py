@@ -142,32 +142,23 @@ assert set(sys.modules) == before, set(sys.modules) - before
 
 
 _INTERRUPTED = """
-import os, signal, threading, time
+import os, signal, threading
 import numpy as np
 from bce_bridge import core
 core.set_num_threads(%d)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-x = np.broadcast_to(np.float32(0.5), 1 << 32)
-def send():
-    global sent
-    sent = time.monotonic()
-    os.kill(os.getpid(), signal.SIGINT)
+x = np.broadcast_to(np.float32(0.5), 1 << 44)  # hours of computing
 before = core.loss(x[:1000], x[:1000])
-start = time.monotonic()
-core.loss(x[:1 << 25], x[:1 << 25])
-uninterrupted = (time.monotonic() - start) * 128
-threading.Timer(0.3, send).start()
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     core.loss(x, x)
 except KeyboardInterrupt:
-    assert time.monotonic() - sent < uninterrupted / 8, (time.monotonic() - sent, uninterrupted)
-else:
-    raise AssertionError("not interrupted")
-assert core.loss(x[:1000], x[:1000]) == before
+    assert core.loss(x[:1000], x[:1000]) == before
+    print("interrupted")
 """
 
 
-# Catches a call that cannot be stopped, which takes many seconds here, and an interruption that is lost or stays.
+# Catches a call that cannot be stopped, which would still run when run_python stops waiting, and an interruption that stays.
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_long_call_is_interrupted(threads):
-    run_python(_INTERRUPTED % threads)
+    assert run_python(_INTERRUPTED % threads) == "interrupted\n"
